@@ -5,7 +5,7 @@ Callers share a small network, through `batch_fn_with_options` or through
 tf.functions, as actors are, or eager calls; each has a Python thread. From the
 repository's root:
 
-  python benchmarks/dynamic_batching.py
+  python -m impala.benchmarks.dynamic_batching
 """
 
 import statistics

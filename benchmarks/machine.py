@@ -24,7 +24,12 @@ def describe() -> dict:
     'cores': os.cpu_count(),
     'python': platform.python_version(),
     'tensorflow': tf.__version__,
-    'command': ' '.join(['python', *sys.argv]),
+    'command': ' '.join(
+      [
+        f'python -m impala.benchmarks.{pathlib.Path(sys.argv[0]).stem}',
+        *sys.argv[1:],
+      ]
+    ),
   }
 
 

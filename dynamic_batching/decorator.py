@@ -34,7 +34,8 @@ class _Traced(NamedTuple):
   batcher: tf.Tensor
   structure: tuple  # Of the arguments, (args, kwargs).
   specs: list[tf.TensorSpec]  # Of the arguments, flattened.
-  concrete: tf.types.experimental.ConcreteFunction
+  reads: list[tf.Tensor]  # Captured resources, such as variables.
+  concrete: tf.types.experimental.ConcreteFunction  # Keeps what it calls.
   results: tuple  # The flattened results: a TensorSpec each, or None.
   dtypes: list[tf.DType]  # Of the results that are tensors.
 
@@ -115,14 +116,13 @@ class BatchedFunction:
       )
     if not concrete.outputs:
       raise ValueError(f'{self.__name__} needs at least one output to batch.')
+    captured = concrete.captured_inputs
+    reads = [tensor for tensor in captured if tensor.dtype == tf.resource]
     # TensorFlow places the calls where their resources are: let these agree.
-    devices = [
-      tensor.device
-      for tensor in concrete.captured_inputs
-      if tensor.dtype == tf.resource
-    ]
-    with tf.init_scope(), tf.device(devices[0] if devices else 'CPU:0'):
-      batcher = self._ops.impala_batcher(**self._options)
+    with tf.init_scope(), tf.device(reads[0].device if reads else 'CPU:0'):
+      batcher = self._ops.impala_batcher(
+        f=concrete, captured=captured, **self._options
+      )
     results = tf.nest.flatten(
       concrete.structured_outputs, expand_composites=True
     )
@@ -130,6 +130,7 @@ class BatchedFunction:
       batcher=batcher,
       structure=tf.nest.pack_sequence_as(structure, specs),
       specs=specs,
+      reads=reads,
       concrete=concrete,
       results=tuple(
         None if result is None else tf.TensorSpec(result.shape, result.dtype)
@@ -161,13 +162,12 @@ class BatchedFunction:
     outputs = self._ops.impala_batch(
       batcher=traced.batcher,
       inputs=tensors,
-      captured=traced.concrete.captured_inputs,
-      f=traced.concrete,
+      reads=traced.reads,
       Tout=traced.dtypes,
     )
     if not tf.executing_eagerly():
       # Without a consumer, an op that only reads resources would not run.
-      outputs = [tf.identity(output) for output in outputs]
+      outputs[0] = tf.identity(outputs[0])
     if len(traced.results) > len(outputs):
       present = iter(outputs)
       outputs = [spec and next(present) for spec in traced.results]

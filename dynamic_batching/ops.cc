@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/memory/memory.h"
 #include "dynamic_batching/batcher.h"
 #include "ops_stamp.h"
 #include "tensorflow/core/common_runtime/process_function_library_runtime.h"
@@ -30,26 +31,33 @@ namespace tf = tensorflow;
 using Clock = std::chrono::steady_clock;
 
 REGISTER_OP("ImpalaBatcher")
+    .Input("captured: Tcaptured")
     .Output("batcher: resource")
+    .Attr("f: func")
+    .Attr("Tcaptured: list(type) >= 0")
     .Attr("minimum_batch_size: int")
     .Attr("maximum_batch_size: int")
     .Attr("timeout_ms: int")
     .SetIsStateful()
     .SetShapeFn(tf::shape_inference::ScalarShape)
-    .Doc("Makes a batcher, which lives as long as a handle to it.");
+    .Doc(
+        "Makes a batcher of calls of `f`, whose last arguments are `captured`. "
+        "It lives as long as a handle to it.");
 
+// Knows nothing of the function: eager calls of ops that do are slower.
 REGISTER_OP("ImpalaBatch")
     .Input("batcher: resource")
     .Input("inputs: Tin")
-    .Input("captured: Tcaptured")
+    .Input("reads: num_reads * resource")
     .Output("outputs: Tout")
-    .Attr("f: func")
     .Attr("Tin: list(type) >= 1")
-    .Attr("Tcaptured: list(type) >= 0")
+    .Attr("num_reads: int >= 0")
     .Attr("Tout: list(type) >= 1")
     .SetIsStateful()
     .SetShapeFn(tf::shape_inference::UnknownShape)
-    .Doc("Calls `f` on the rows of this and of concurrent calls at once.");
+    .Doc(
+        "Calls the batcher's function on the rows of this and of concurrent "
+        "calls at once. `reads` only say what the function reads.");
 
 REGISTER_OP("ImpalaBatcherClose")
     .Input("batcher: resource")
@@ -94,7 +102,6 @@ class Call : public Request {
   // added, only the thread that starts the batch may touch them: the call may
   // be cancelled, and finish, meanwhile.
   std::vector<tf::Tensor> inputs;
-  std::vector<tf::Tensor> captured;
   tf::CancellationToken token = tf::CancellationManager::kInvalidToken;
 
  private:
@@ -114,16 +121,15 @@ void Fail(Call* call, const absl::Status& status) {
   call->Finish(status);
 }
 
-// Joins the calls' rows, input by input, with the captured ones behind.
+// Joins the calls' rows, input by input, and takes the inputs away from them.
 absl::Status Join(const std::vector<Call*>& calls,
                   std::vector<tf::Tensor>* arguments) {
+  if (calls.size() == 1) {
+    *arguments = std::move(calls[0]->inputs);
+    return absl::OkStatus();
+  }
   const size_t num_inputs = calls[0]->inputs.size();
-  arguments->reserve(num_inputs + calls[0]->captured.size());
   for (size_t i = 0; i < num_inputs; ++i) {
-    if (calls.size() == 1) {
-      arguments->push_back(std::move(calls[0]->inputs[i]));
-      continue;
-    }
     std::vector<tf::Tensor> rows;
     rows.reserve(calls.size());
     for (Call* call : calls) rows.push_back(std::move(call->inputs[i]));
@@ -131,37 +137,27 @@ absl::Status Join(const std::vector<Call*>& calls,
     TF_RETURN_IF_ERROR(tf::tensor::Concat(rows, &joined));
     arguments->push_back(std::move(joined));
   }
-  arguments->insert(arguments->end(), calls[0]->captured.begin(),
-                    calls[0]->captured.end());
   return absl::OkStatus();
 }
 
-// Deals the rows of `results` to the calls, as [call][output].
-absl::Status Split(const std::vector<Call*>& calls, int64_t rows,
-                   const std::vector<tf::Tensor>& results,
-                   std::vector<std::vector<tf::Tensor>>* outputs) {
-  std::vector<int64_t> sizes;
-  for (Call* call : calls) sizes.push_back(call->rows);
-  outputs->resize(calls.size());
+absl::Status CheckRows(const std::vector<tf::Tensor>& results, int64_t rows) {
   for (size_t i = 0; i < results.size(); ++i) {
-    const tf::Tensor& result = results[i];
-    if (result.dims() == 0 || result.dim_size(0) != rows) {
+    const tf::TensorShape& shape = results[i].shape();
+    if (shape.dims() == 0 || shape.dim_size(0) != rows) {
       return absl::InvalidArgumentError(absl::StrCat(
           "Output ", i, " of the batched function has shape ",
-          result.shape().DebugString(), ", but its leading dimension must be ",
+          shape.DebugString(), ", but its leading dimension must be ",
           "the batch size, ", rows, "."));
-    }
-    std::vector<tf::Tensor> parts;
-    if (calls.size() == 1) {
-      parts.push_back(result);
-    } else {
-      TF_RETURN_IF_ERROR(tf::tensor::Split(result, sizes, &parts));
-    }
-    for (size_t c = 0; c < calls.size(); ++c) {
-      (*outputs)[c].push_back(std::move(parts[c]));
     }
   }
   return absl::OkStatus();
+}
+
+// Returns some rows of a batch. They share its memory where kernels can read
+// them there, which need them aligned.
+tf::Tensor Rows(const tf::Tensor& batch, int64_t begin, int64_t end) {
+  tf::Tensor rows = batch.Slice(begin, end);
+  return rows.IsAligned() ? rows : tf::tensor::DeepCopy(rows);
 }
 
 // Whether `call` can share a batch with `first`.
@@ -182,17 +178,10 @@ absl::Status Closed() { return absl::CancelledError("The batcher is closed."); }
 // even while a batch runs that they are part of. Thread-safe.
 class Function {
  public:
-  // Makes the function ready for calls with arguments like those of `call`.
-  // The first one decides; to ask for another function later is an error.
-  absl::Status Instantiate(const tf::NameAttrList& function,
-                           tf::FunctionLibraryRuntime* library,
-                           const Call& call) {
-    std::lock_guard<std::mutex> lock(mu_);
-    if (library_ != nullptr) {
-      if (function.name() == name_) return absl::OkStatus();
-      return absl::InvalidArgumentError(absl::StrCat(
-          "The batcher serves ", name_, ", not ", function.name(), "."));
-    }
+  // `captured` are the function's last arguments.
+  static absl::StatusOr<std::unique_ptr<Function>> Make(
+      const tf::NameAttrList& function, std::vector<tf::Tensor> captured,
+      tf::FunctionLibraryRuntime* library) {
     const tf::FunctionLibraryDefinition& all =
         *library->GetFunctionLibraryDefinition();
     const tf::FunctionDef* definition = all.Find(function.name());
@@ -200,61 +189,60 @@ class Function {
       return absl::NotFoundError(
           absl::StrCat("There is no function ", function.name(), "."));
     }
-    std::unique_ptr<tf::FunctionLibraryDefinition> definitions;
-    std::unique_ptr<tf::ProcessFunctionLibraryRuntime> process;
-    tf::FunctionLibraryRuntime* own;
-    TF_RETURN_IF_ERROR(library->Clone(&definitions, &process, &own,
+    auto made = absl::WrapUnique(new Function);
+    TF_RETURN_IF_ERROR(library->Clone(&made->definitions_, &made->process_,
+                                      &made->library_,
                                       /*skip_flib_def=*/true));
     // Through protos, which hold no Python stack traces: to release those needs
     // the interpreter, which may be on its way out.
     tf::FunctionDefLibrary needed =
         all.ReachableDefinitions(*definition).ToProto();
-    if (definitions->Find(function.name()) == nullptr) {
-      *needed.add_function() = *definition;
-    }
-    TF_RETURN_IF_ERROR(definitions->AddLibrary(needed));
+    *needed.add_function() = *definition;
+    TF_RETURN_IF_ERROR(made->definitions_->AddLibrary(needed));
     // Rows are joined and dealt in host memory; the function may well run on
     // another device, such as that of the variables it captured.
     tf::Device* host;
-    TF_RETURN_IF_ERROR(own->device_mgr()->LookupDevice("CPU:0", &host));
+    TF_RETURN_IF_ERROR(
+        made->library_->device_mgr()->LookupDevice("CPU:0", &host));
     tf::FunctionLibraryRuntime::InstantiateOptions options;
     options.target = host->name();
     options.is_multi_device_function = true;
-    if (own->config_proto() != nullptr) {
-      options.config_proto = *own->config_proto();
+    if (made->library_->config_proto() != nullptr) {
+      options.config_proto = *made->library_->config_proto();
     }
-    options.input_devices.assign(call.inputs.size(), host->name());
-    for (const tf::Tensor& tensor : call.captured) {
+    const tf::OpDef& signature = definition->signature();
+    const size_t num_arguments = signature.input_arg_size();
+    if (num_arguments < captured.size()) {
+      return absl::InvalidArgumentError("There are more captured than taken.");
+    }
+    options.input_devices.assign(num_arguments - captured.size(), host->name());
+    for (const tf::Tensor& tensor : captured) {
       options.input_devices.push_back(
           tensor.dtype() == tf::DT_RESOURCE
               ? tensor.flat<tf::ResourceHandle>()(0).device()
               : host->name());
     }
-    options.output_devices.assign(definition->signature().output_arg_size(),
-                                  host->name());
-    TF_RETURN_IF_ERROR(own->Instantiate(
-        function.name(), tf::AttrSlice(&function.attr()), options, &handle_));
-    name_ = function.name();
-    definitions_ = std::move(definitions);
-    process_ = std::move(process);
-    library_ = own;
-    return absl::OkStatus();
+    options.output_devices.assign(signature.output_arg_size(), host->name());
+    TF_RETURN_IF_ERROR(made->library_->Instantiate(
+        function.name(), tf::AttrSlice(&function.attr()), options,
+        &made->handle_));
+    made->captured_ = std::move(captured);
+    return made;
   }
 
-  // Requires Instantiate().
   void Run(const tf::FunctionLibraryRuntime::Options& options,
-           const std::vector<tf::Tensor>& arguments,
-           std::vector<tf::Tensor>* results,
+           std::vector<tf::Tensor> arguments, std::vector<tf::Tensor>* results,
            tf::FunctionLibraryRuntime::DoneCallback done) {
+    arguments.insert(arguments.end(), captured_.begin(), captured_.end());
     library_->Run(options, handle_, arguments, results, std::move(done));
   }
 
   const tf::DeviceMgr* devices() const { return library_->device_mgr(); }
 
  private:
-  std::mutex mu_;
-  // All below are set once, by Instantiate().
-  std::string name_;
+  Function() = default;
+
+  std::vector<tf::Tensor> captured_;
   std::unique_ptr<tf::FunctionLibraryDefinition> definitions_;
   std::unique_ptr<tf::ProcessFunctionLibraryRuntime> process_;
   tf::FunctionLibraryRuntime* library_ = nullptr;  // Owned by process_.
@@ -264,9 +252,10 @@ class Function {
 // A batcher that runs a TensorFlow function. Thread-safe.
 class FunctionBatcher {
  public:
-  explicit FunctionBatcher(const BatcherOptions& options)
+  FunctionBatcher(const BatcherOptions& options,
+                  std::unique_ptr<Function> function)
       : options_(options),
-        function_(std::make_unique<Function>()),
+        function_(std::move(function)),
         batcher_(std::make_unique<Batcher>(
             options, [this](Batcher::Batch batch) { Run(std::move(batch)); })) {
   }
@@ -280,7 +269,6 @@ class FunctionBatcher {
 
   const BatcherOptions& options() const { return options_; }
   Batcher* batcher() { return batcher_.get(); }
-  Function* function() { return function_.get(); }
 
   // Ends every call that waits or runs, at once: the function that runs is
   // told to stop, but might not listen.
@@ -347,27 +335,20 @@ class FunctionBatcher {
     if (running->calls.empty()) return batcher_->BatchDone();
     std::vector<tf::Tensor> arguments;
     absl::Status status = Join(running->calls, &arguments);
-    for (Call* call : running->calls) {
-      call->inputs.clear();
-      call->captured.clear();
-    }
     {
       std::lock_guard<std::mutex> lock(mu_);
       if (closed_) status = Closed();
       if (status.ok()) running_ = running;
     }
     if (!status.ok()) return End(running.get(), status);
-    function_->Run(running->options, arguments, &running->results,
+    function_->Run(running->options, std::move(arguments), &running->results,
                    [this, running](const absl::Status& status) {
                      End(running.get(), status);
                    });
   }
 
   void End(Running* running, absl::Status status) {
-    std::vector<std::vector<tf::Tensor>> outputs;
-    if (status.ok()) {
-      status = Split(running->calls, running->rows, running->results, &outputs);
-    }
+    if (status.ok()) status = CheckRows(running->results, running->rows);
     const auto now = Clock::now();
     batches_ += 1;
     rows_ += running->rows;
@@ -378,8 +359,9 @@ class FunctionBatcher {
       std::lock_guard<std::mutex> lock(mu_);
       running_.reset();
     }
-    for (size_t c = 0; c < running->calls.size(); ++c) {
-      Call* call = running->calls[c];
+    int64_t begin = 0, end = 0;
+    for (Call* call : running->calls) {
+      begin = std::exchange(end, end + call->rows);
       if (!status.ok()) {
         Fail(call, status);
         continue;
@@ -388,8 +370,8 @@ class FunctionBatcher {
       if (auto* manager = call->context()->cancellation_manager()) {
         manager->TryDeregisterCallback(call->token);
       }
-      for (size_t i = 0; i < outputs[c].size(); ++i) {
-        call->context()->set_output(i, std::move(outputs[c][i]));
+      for (size_t i = 0; i < running->results.size(); ++i) {
+        call->context()->set_output(i, Rows(running->results[i], begin, end));
       }
       call->Finish(absl::OkStatus());
     }
@@ -403,14 +385,14 @@ class FunctionBatcher {
   std::mutex mu_;
   bool closed_ = false;               // Guarded by mu_.
   std::shared_ptr<Running> running_;  // Guarded by mu_.
-  std::unique_ptr<Function> function_;
+  const std::unique_ptr<Function> function_;
   std::unique_ptr<Batcher> batcher_;
 };
 
 // What handles hold: a batch may need the batcher for longer.
 struct Resource : public tf::ResourceBase {
-  explicit Resource(const BatcherOptions& options)
-      : batcher(std::make_shared<FunctionBatcher>(options)) {}
+  explicit Resource(std::shared_ptr<FunctionBatcher> batcher)
+      : batcher(std::move(batcher)) {}
 
   std::string DebugString() const override { return "ImpalaBatcher"; }
 
@@ -437,6 +419,7 @@ class BatcherOp : public tf::OpKernel {
   explicit BatcherOp(tf::OpKernelConstruction* context)
       : tf::OpKernel(context) {
     int64_t timeout_ms;
+    OP_REQUIRES_OK(context, context->GetAttr("f", &function_));
     OP_REQUIRES_OK(context, context->GetAttr("minimum_batch_size",
                                              &options_.minimum_batch_size));
     OP_REQUIRES_OK(context, context->GetAttr("maximum_batch_size",
@@ -455,32 +438,36 @@ class BatcherOp : public tf::OpKernel {
   }
 
   void Compute(tf::OpKernelContext* context) override {
+    tf::OpInputList captured;
+    OP_REQUIRES_OK(context, context->input_list("captured", &captured));
+    auto function =
+        Function::Make(function_, {captured.begin(), captured.end()},
+                       context->function_library());
+    OP_REQUIRES_OK(context, function.status());
     tf::Tensor* handle;
     OP_REQUIRES_OK(context, context->allocate_output(0, {}, &handle));
     handle->scalar<tf::ResourceHandle>()() =
-        tf::ResourceHandle::MakeRefCountingHandle(new Resource(options_),
-                                                  context->device()->name());
+        tf::ResourceHandle::MakeRefCountingHandle(
+            new Resource(std::make_shared<FunctionBatcher>(
+                options_, *std::move(function))),
+            context->device()->name());
   }
 
  private:
+  tf::NameAttrList function_;
   BatcherOptions options_;
 };
 
 class BatchOp : public tf::AsyncOpKernel {
  public:
-  explicit BatchOp(tf::OpKernelConstruction* context)
-      : tf::AsyncOpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("f", &function_));
-  }
+  using tf::AsyncOpKernel::AsyncOpKernel;
 
   void ComputeAsync(tf::OpKernelContext* context, DoneCallback done) override {
     auto found = Lookup(context);
     OP_REQUIRES_OK_ASYNC(context, found.status(), done);
     const std::shared_ptr<FunctionBatcher> batcher = *std::move(found);
-    tf::OpInputList inputs, captured;
+    tf::OpInputList inputs;
     OP_REQUIRES_OK_ASYNC(context, context->input_list("inputs", &inputs), done);
-    OP_REQUIRES_OK_ASYNC(context, context->input_list("captured", &captured),
-                         done);
     for (const tf::Tensor& input : inputs) {
       OP_REQUIRES_ASYNC(
           context,
@@ -501,10 +488,6 @@ class BatchOp : public tf::AsyncOpKernel {
 
     auto call = std::make_shared<Call>(rows, batcher, context, std::move(done));
     call->inputs.assign(inputs.begin(), inputs.end());
-    call->captured.assign(captured.begin(), captured.end());
-    const absl::Status status = batcher->function()->Instantiate(
-        function_, context->function_library(), *call);
-    if (!status.ok()) return Fail(call.get(), status);
 
     // From here on the context may be gone at any moment.
     auto* manager = context->cancellation_manager();
@@ -527,8 +510,6 @@ class BatchOp : public tf::AsyncOpKernel {
   static absl::Status Cancelled() {
     return absl::CancelledError("The call was cancelled.");
   }
-
-  tf::NameAttrList function_;
 };
 
 class CloseOp : public tf::OpKernel {
@@ -567,14 +548,16 @@ REGISTER_KERNEL_BUILDER(Name("ImpalaBatcherStatistics").Device(tf::DEVICE_CPU),
                         StatisticsOp);
 // TensorFlow places an op with its resources, and captured variables may be
 // anywhere; all else stays in host memory.
-REGISTER_KERNEL_BUILDER(
-    Name("ImpalaBatcher").Device(tf::DEVICE_DEFAULT).HostMemory("batcher"),
-    BatcherOp);
+REGISTER_KERNEL_BUILDER(Name("ImpalaBatcher")
+                            .Device(tf::DEVICE_DEFAULT)
+                            .HostMemory("captured")
+                            .HostMemory("batcher"),
+                        BatcherOp);
 REGISTER_KERNEL_BUILDER(Name("ImpalaBatch")
                             .Device(tf::DEVICE_DEFAULT)
                             .HostMemory("batcher")
                             .HostMemory("inputs")
-                            .HostMemory("captured")
+                            .HostMemory("reads")
                             .HostMemory("outputs"),
                         BatchOp);
 REGISTER_KERNEL_BUILDER(

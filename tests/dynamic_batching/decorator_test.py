@@ -219,6 +219,31 @@ def test_autograph():
   np.testing.assert_array_equal(tf.function(lambda x: inside(x))(_rows(1)), [8])
 
 
+def test_default_argument_of_a_function():
+  f = dynamic_batching.batch_fn(lambda x: x + 1)
+
+  @tf.function
+  def call(x, g=f):
+    return g(x)
+
+  np.testing.assert_array_equal(call(_rows(1)), [2])
+  assert f.statistics().batches == 1
+
+
+def test_rows_that_share_memory_outlive_their_batch():
+  # Rows of 64 bytes stay where they were computed, shorter ones are copied.
+  for width in (16, 3):
+    f = _options(minimum_batch_size=2)(lambda x: x * 2)
+    rows = [tf.fill([1, width], float(value)) for value in (3, 4)]
+    calls = [Call(f, row) for row in rows]
+    results = [call.result() for call in calls]
+    del f, calls
+    gc.collect()
+    for row, result in zip(rows, results, strict=True):
+      np.testing.assert_array_equal(result, 2 * row)
+      np.testing.assert_array_equal(tf.nn.relu(result) + 1, 2 * row + 1)
+
+
 def test_no_gradient():
   v = tf.Variable(2.0)
   f = dynamic_batching.batch_fn(lambda x: x * v)
