@@ -24,7 +24,7 @@ from impala.benchmarks import machine
 FLAGS = flags.FLAGS
 flags.DEFINE_list('actors', '8,16,48,128', 'Numbers of actors.')
 flags.DEFINE_integer('rounds', 3, 'Of all numbers, in turns.')
-flags.DEFINE_float('seconds', 30.0, 'Of a run, from its first report.')
+flags.DEFINE_float('seconds', 20.0, 'Of a run, from its first report.')
 flags.DEFINE_string('output', None, 'A JSON file for the results.')
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -50,7 +50,7 @@ def _measure(actors):
         f'--num_actors={actors}',
         '--batch_size=8',
         '--unroll_length=20',
-        '--inference_minimum_batch=8',
+        '--inference_minimum_batch=4',
         '--report_interval_secs=1',
         f'--logdir={logdir}',
       ],
