@@ -51,7 +51,10 @@ def train(config) -> None:
 
     def start_process(index, attempt=0):
       seed = actor_pool.environment_seed(config.seed, index, past, attempt)
-      return launcher.start(levels[index % len(levels)], _options(config, seed))
+      options = registry.options(
+        config, seed=seed, full_action_space=config.level_name == 'atari57'
+      )
+      return launcher.start(levels[index % len(levels)], options)
 
     # The environments start while the graphs are made.
     processes = [start_process(index) for index in range(config.num_actors)]
@@ -128,19 +131,6 @@ def _make_logdir(path):
       f'--logdir={path} cannot be used: {error}. Choose another.'
     ) from error
   return logdir
-
-
-def _options(config, seed):
-  return protocol.Options(
-    width=config.width,
-    height=config.height,
-    num_action_repeats=config.num_action_repeats,
-    seed=seed,
-    dataset_path=config.dataset_path,
-    level_cache_dir=config.level_cache_dir,
-    renderer=config.renderer,
-    full_action_space=config.level_name == 'atari57',
-  )
 
 
 def _restore_or_begin(config, logdir, spec):

@@ -1,11 +1,8 @@
 """Which environment a level name stands for."""
 
-import csv
-import pathlib
+import dataclasses
 
-from impala.environments import dmlab30, protocol
-
-_ATARI57 = pathlib.Path(__file__).parent.parent / 'paper' / 'atari57.csv'
+from impala.environments import atari57, dmlab30, protocol
 
 
 def levels(level_name: str, test: bool = False) -> list[str]:
@@ -18,9 +15,23 @@ def levels(level_name: str, test: bool = False) -> list[str]:
   if level_name == 'dmlab30':
     return list(dmlab30.TEST_LEVELS if test else dmlab30.TRAIN_LEVELS)
   if level_name == 'atari57':
-    with _ATARI57.open(newline='', encoding='utf-8') as file:
-      return [f'atari_{row["game"]}' for row in csv.DictReader(file)]
+    return list(atari57.suite().levels)
   return [level_name]
+
+
+def options(config, **fields) -> protocol.Options:
+  """Returns `fields`, and what else the flags in `config` have, as options."""
+  names = {field.name for field in dataclasses.fields(protocol.Options)}
+  of_flags = {k: v for k, v in vars(config).items() if k in names}
+  return protocol.Options(**{**of_flags, **fields})
+
+
+def episodes_are_independent(level_name: str) -> bool:
+  """Whether an episode's seed decides it whatever was played before it.
+
+  Not with DeepMind Lab, where it takes a new process as well.
+  """
+  return level_name.startswith(('doom_', 'atari_', 'gym:'))
 
 
 def make(level_name: str, options: protocol.Options) -> protocol.Environment:
