@@ -10,7 +10,15 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from impala import actor_pool, csv_log, disk, learner, progress, structures
+from impala import (
+  actor_pool,
+  csv_log,
+  disk,
+  learner,
+  progress,
+  structures,
+  training_score,
+)
 
 METRICS_FIELDS = (
   'learner_steps',
@@ -26,6 +34,8 @@ METRICS_FIELDS = (
   'environment_wait',
   'inference_wait',
   'restarts',
+  'human_normalised_score',
+  'capped_human_normalised_score',
 )
 EPISODES_FIELDS = ('level', 'return', 'length', 'environment_frames')
 _WINDOW = 100  # Episodes that means are taken over.
@@ -113,6 +123,7 @@ class Reporter:
     )
     past = self._metrics.past
     self._past_seconds = float(past[-1]['seconds']) if past else 0.0
+    self._score = training_score.TrainingScore()
     self._began = self._reported = time.monotonic()
     self._start_frames = self._reported_frames = self._frames = frames
     self._totals = self._start_totals = read_totals()
@@ -121,6 +132,7 @@ class Reporter:
     self._updates = []
     self._ended = []
     self._learner_steps = 0
+    self._updated = self._began
     self._waiting = self._working = 0.0
     self._all_waiting = self._all_working = 0.0
 
@@ -164,6 +176,7 @@ class Reporter:
       self._updates.append(scalars)
       self._ended.extend(ended)
       self._learner_steps, self._frames = learner_steps, frames
+      self._updated = time.monotonic()
       self._waiting += waiting
       self._working += working
 
@@ -182,9 +195,11 @@ class Reporter:
       steps, frames = self._learner_steps, self._frames
       waiting, self._waiting = self._waiting, 0.0
       working, self._working = self._working, 0.0
+      # What follows the last update is not training.
+      now = self._updated if last and updates else time.monotonic()
     self._all_waiting += waiting
     self._all_working += working
-    now, totals = time.monotonic(), self._read_totals()
+    totals = self._read_totals()
     elapsed = max(now - self._reported, 1e-9)
     self._recent.extend((e['return'], e['length']) for e in ended)
     mean_return, mean_length = (
@@ -204,6 +219,7 @@ class Reporter:
         ),
         **self._shares(totals, self._totals, waiting, working, elapsed),
         'restarts': totals.restarts,
+        **(self._score_of(ended) or {}),
       }
       with disk.writing(self._logdir):
         self._write(row, ended)
@@ -247,6 +263,16 @@ class Reporter:
       'actor_wait': min(spent.blocked_seconds / acting, 1.0),
       'environment_wait': min(spent.environment_seconds / acting, 1.0),
       'inference_wait': min(spent.inference_seconds / acting, 1.0),
+    }
+
+  def _score_of(self, ended):
+    """The newest score of the suite that `ended` completes, if any."""
+    score = None
+    for episode in ended:
+      score = self._score.add(episode['level'], episode['return']) or score
+    return score and {
+      'human_normalised_score': score.mean,
+      'capped_human_normalised_score': score.mean_capped,
     }
 
   def _write(self, row, ended):

@@ -93,7 +93,12 @@ def test_rows_have_all_columns_of_the_contract(tmp_path):
   assert tuple(row) == reporting.METRICS_FIELDS
   # No episode has ended yet.
   empty = [name for name in row if not row[name]]
-  assert empty == ['episode_return', 'episode_length']
+  assert empty == [
+    'episode_return',
+    'episode_length',
+    'human_normalised_score',  # Of DMLab-30 alone.
+    'capped_human_normalised_score',
+  ]
   assert (row['learner_steps'], row['environment_frames']) == ('1', '10')
   assert float(row['batch_fill']) == 2.5
   assert float(row['learner_wait']) == 0.25
@@ -220,9 +225,10 @@ def test_progress_line(tmp_path, monkeypatch):
   monkeypatch.setattr(reporting.time, 'monotonic', lambda: now[0])
   run = _Run(tmp_path, frames=500)
   run.reporter.report()
+  now[0] += 10.0
   for _ in range(10):
     run.learn()
-  now[0] += 10.0
+  now[0] += 5.0  # What follows the last update is not training.
   run.reporter.report(last=True)
   first, last = run.output.getvalue().splitlines()
   assert '50.0%  500/1.0k frames  0 frames/s  return -  - left' in first
