@@ -87,7 +87,7 @@ def make_actor_loop(
     env_outputs, agent_outputs = [env_output], [agent_output]
     for _ in range(unroll_length):
       agent_output, state = policy(
-        agent_output.action, _seen_by_policy(env_output, spec), state, noise
+        agent_output.action, seen_by_policy(env_output, spec), state, noise
       )
       env_output, noise = step_op.step(handle, agent_output.action, spec)
       env_outputs.append(env_output)
@@ -132,8 +132,8 @@ def make_actor_loop(
   return run
 
 
-def _seen_by_policy(env_output, spec):
-  """Leaves out what would be batched for nothing."""
+def seen_by_policy(env_output, spec):
+  """Leaves out what would be batched for nothing, from a `StepOutput`."""
   observation = env_output.observation
   if not spec.has_instruction:
     observation = observation._replace(instruction=())

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import re
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,12 +16,6 @@ from impala.environments import process, protocol, step_op
 MAX_FAILURES = 3
 _GRACE_SECONDS = 2.0  # For the process that is replaced.
 _PERMITS = 1 << 20  # More than any batch needs.
-_LOST = (
-  tf.errors.DataLossError,
-  tf.errors.DeadlineExceededError,
-  tf.errors.AbortedError,
-)
-_REASON = re.compile(r'The environment .*?(?=\n\t \[\[|\Z)', re.DOTALL)
 
 
 def environment_seed(seed: int, index: int, start: int, attempt: int) -> int:
@@ -184,7 +177,9 @@ class ActorPool:
       environment = self._processes[index]
       was_useful = False
       try:
-        self._check_spec(environment.wait_ready(self._timeout), environment)
+        protocol.check_spec(
+          environment.level, environment.wait_ready(self._timeout), self._spec
+        )
         handle = step_op.open_channel(environment, self._timeout)
         with self._lock:
           self._channels[index] = handle
@@ -194,7 +189,7 @@ class ActorPool:
           self._actor_loop(handle, tf.constant(index))
         finally:
           was_useful = self._forget_channel(index)
-      except (process.EnvironmentFailure, *_LOST) as error:
+      except (process.EnvironmentFailure, *step_op.FAILURES) as error:
         if self._closing.is_set():
           return
         failures = 0 if was_useful else failures + 1
@@ -213,19 +208,10 @@ class ActorPool:
       self._past_seconds += statistics.seconds_waited
       return statistics.replies > self._unroll_length
 
-  def _check_spec(self, spec, environment):
-    if spec != self._spec:
-      raise protocol.UserError(
-        f'{environment.level} has {spec}, but other levels of this run have '
-        f'{self._spec}: one agent needs the same frames and actions in all.'
-      )
-
   def _tell_failure(self, index, error, failures):
     """Logs a failure; raises when they are too many."""
     level = self._processes[index].level
-    # TensorFlow puts the graph's story around the op's own message.
-    found = _REASON.search(str(error))
-    reason = found[0] if found else error
+    reason = step_op.failure_reason(error)
     if failures >= MAX_FAILURES:
       raise process.EnvironmentFailure(
         f'{level} failed {failures} times and gave no trajectory. The last '

@@ -33,7 +33,7 @@ class CsvLog:
     with beside.open('w', newline='', encoding='utf-8') as file:
       writer = csv.DictWriter(file, fields, restval='', extrasaction='ignore')
       writer.writeheader()
-      for row in _whole_rows(path):
+      for row in whole_rows(path):
         count = row.get(frames_field, '')
         if count.isdecimal() and int(count) <= frames:
           writer.writerow(row)
@@ -52,7 +52,8 @@ class CsvLog:
     self._file.close()
 
 
-def _whole_rows(path):
+def whole_rows(path):
+  """Yields a file's rows but those that are damaged; none of no file."""
   if not path.exists():
     return
   with path.open(newline='', encoding='utf-8', errors='replace') as file:

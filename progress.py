@@ -8,19 +8,29 @@ _BAR_CELLS = 20
 
 
 def format_line(
-  frames: int,
+  done: int,
   total: int,
   frames_per_second: float,
   mean_return: float | None,
   seconds_left: float | None,
+  unit: str = 'frames',
 ) -> str:
-  """Returns e.g. '[#####...............] 25.0% 30.1k/120.0k frames …'."""
-  share = min(1.0, frames / total)
+  """Returns e.g. '[#####...............] 25.0% 30.1k/120.0k frames …'.
+
+  Args:
+    done: How many of `total` there are, in units of `unit`.
+    total: How many there will be.
+    frames_per_second: At present.
+    mean_return: Of episodes, where some have ended.
+    seconds_left: Until all are done, where it is known.
+    unit: In the plural.
+  """
+  share = min(1.0, done / total)
   bar = ('#' * int(share * _BAR_CELLS)).ljust(_BAR_CELLS, '.')
   returns = '-' if mean_return is None else f'{mean_return:.1f}'
   left = '-' if seconds_left is None else format_seconds(seconds_left)
   return (
-    f'[{bar}] {share:6.1%}  {format_count(frames)}/{format_count(total)} frames'
+    f'[{bar}] {share:6.1%}  {format_count(done)}/{format_count(total)} {unit}'
     f'  {format_count(frames_per_second)} frames/s  return {returns}'
     f'  {left} left'
   )

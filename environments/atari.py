@@ -69,17 +69,20 @@ class Atari:
     self._ale = env.ale
     self._lives = 0
     self._life_is_episode = not options.test
-    self._seed: int | None = options.seed
+    self._seeds = iter(options.episode_seeds or [options.seed])
 
     self.spec = protocol.Spec(
       frame_shape=(_SCREEN_SIZE, _SCREEN_SIZE, _STACK_SIZE),
       num_actions=int(env.action_space.n),
+      action_names=tuple(
+        name.lower() for name in env.unwrapped.get_action_meanings()
+      ),
     )
 
   def reset(self) -> protocol.Observation:
     """Starts a new game, with 1 to 30 no-ops."""
-    frames, _ = self._env.reset(seed=self._seed)
-    self._seed = None  # Seeding again would repeat the no-ops.
+    # Seeding again with the same would repeat the no-ops.
+    frames, _ = self._env.reset(seed=next(self._seeds, None))
     self._lives = self._ale.lives()
     return _observation(frames)
 

@@ -9,17 +9,28 @@ from impala.environments import dmlab30, level_cache, protocol
 # [look_lr, look_ud, strafe, move, fire, jump, crouch].
 ACTIONS = np.array(
   [
-    [0, 0, 0, 1, 0, 0, 0],  # Forward.
-    [0, 0, 0, -1, 0, 0, 0],  # Backward.
-    [0, 0, -1, 0, 0, 0, 0],  # Strafe left.
-    [0, 0, 1, 0, 0, 0, 0],  # Strafe right.
-    [-20, 0, 0, 0, 0, 0, 0],  # Look left.
-    [20, 0, 0, 0, 0, 0, 0],  # Look right.
-    [-20, 0, 0, 1, 0, 0, 0],  # Forward and look left.
-    [20, 0, 0, 1, 0, 0, 0],  # Forward and look right.
-    [0, 0, 0, 0, 1, 0, 0],  # Fire.
+    [0, 0, 0, 1, 0, 0, 0],
+    [0, 0, 0, -1, 0, 0, 0],
+    [0, 0, -1, 0, 0, 0, 0],
+    [0, 0, 1, 0, 0, 0, 0],
+    [-20, 0, 0, 0, 0, 0, 0],
+    [20, 0, 0, 0, 0, 0, 0],
+    [-20, 0, 0, 1, 0, 0, 0],
+    [20, 0, 0, 1, 0, 0, 0],
+    [0, 0, 0, 0, 1, 0, 0],
   ],
   dtype=np.intc,
+)
+ACTION_NAMES = (
+  'forward',
+  'backward',
+  'strafe left',
+  'strafe right',
+  'look left',
+  'look right',
+  'forward, look left',
+  'forward, look right',
+  'fire',
 )
 
 # Separates the seeds of tests from those of training.
@@ -92,14 +103,18 @@ class DmLab:
       frame_shape=(options.height, options.width, 3),
       num_actions=len(ACTIONS),
       has_instruction=True,
+      action_names=ACTION_NAMES,
     )
     self._num_action_repeats = options.num_action_repeats
+    self._episode_seeds = iter(options.episode_seeds)
     self._seeds = np.random.RandomState(options.seed)
 
   def reset(self) -> protocol.Observation:
     """Starts the next episode, on a seed of its own."""
-    # The engine wants a Python int that fits a C int.
-    self._lab.reset(seed=int(self._seeds.randint(2**31 - 1)))
+    seed = next(self._episode_seeds, None)
+    if seed is None:
+      seed = self._seeds.randint(2**31 - 1)
+    self._lab.reset(seed=int(seed))  # A Python int that fits a C int.
     return self._observe()
 
   def step(self, action: int) -> protocol.Step:

@@ -84,14 +84,22 @@ class Doom:
       ) from error
 
     self._game = game
+    self._episode_seeds = iter(options.episode_seeds)
     self._actions = np.eye(len(buttons)).tolist()
     self._num_action_repeats = options.num_action_repeats
     self.spec = protocol.Spec(
-      frame_shape=(options.height, options.width, 3), num_actions=len(buttons)
+      frame_shape=(options.height, options.width, 3),
+      num_actions=len(buttons),
+      action_names=tuple(
+        button.name.lower().replace('_', ' ') for button in buttons
+      ),
     )
 
   def reset(self) -> protocol.Observation:
     """Starts the next episode."""
+    seed = next(self._episode_seeds, None)
+    if seed is not None:
+      self._game.set_seed(seed)
     self._game.new_episode()
     return self._observe()
 

@@ -63,12 +63,11 @@ class GymnasiumEnv:
 
     self.spec = protocol.Spec(shape, int(actions.n), dtype)
     self._num_action_repeats = options.num_action_repeats
-    self._seed: int | None = options.seed
+    self._seeds = iter(options.episode_seeds or [options.seed])
 
   def reset(self) -> protocol.Observation:
-    """Starts the next episode; only the first one is seeded."""
-    observation, _ = self._env.reset(seed=self._seed)
-    self._seed = None
+    """Starts the next episode; without `episode_seeds` only one is seeded."""
+    observation, _ = self._env.reset(seed=next(self._seeds, None))
     return self._observation(observation)
 
   def step(self, action: int) -> protocol.Step:

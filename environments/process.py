@@ -76,7 +76,8 @@ class EnvironmentProcess:
             'fewer environments.'
           )
         spec = message['spec']
-        spec['frame_shape'] = tuple(spec['frame_shape'])
+        for name in ('frame_shape', 'action_names'):
+          spec[name] = tuple(spec[name])
         self.spec = protocol.Spec(**spec)
     return self.spec
 

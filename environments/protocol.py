@@ -21,6 +21,17 @@ class Spec:
   num_actions: int
   frame_dtype: str = 'uint8'  # 'uint8' for images, 'float32' for vectors.
   has_instruction: bool = False
+  # For people only, '' or none where they are not known.
+  action_names: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+
+
+def check_spec(level: str, spec: Spec, expected: Spec) -> None:
+  """Raises `UserError` where a level does not have the spec of the others."""
+  if spec != expected:
+    raise UserError(
+      f'{level} has {spec}, but other levels of this run have {expected}: one '
+      'agent needs the same frames and actions in all.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +48,8 @@ class Options:
     renderer: DeepMind Lab's: 'software' or 'hardware'.
     test: Whether whole, held-out episodes are played (no end at a lost life).
     full_action_space: Whether Atari games offer all 18 actions.
+    episode_seeds: Of the episodes, one each, so that an episode is the same
+      whichever environment plays it; () for any number of episodes.
   """
 
   width: int = 96
@@ -48,6 +61,7 @@ class Options:
   renderer: str = 'software'
   test: bool = False
   full_action_space: bool = False
+  episode_seeds: tuple[int, ...] = ()
 
 
 class Observation(NamedTuple):

@@ -1,5 +1,6 @@
 """Environment processes as TensorFlow sees them: a handle and a step op."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,20 @@ from impala import ops_library, structures
 from impala.environments import process, protocol
 
 _FIRST_OBSERVATION = -1
+
+# What `step` raises where the environment is to be replaced.
+FAILURES = (
+  tf.errors.DataLossError,
+  tf.errors.DeadlineExceededError,
+  tf.errors.AbortedError,
+)
+_REASON = re.compile(r'The environment .*?(?=\n\t \[\[|\Z)', re.DOTALL)
+
+
+def failure_reason(error: Exception) -> str:
+  """Returns what an error of `step` tells, without TensorFlow's story of it."""
+  found = _REASON.search(str(error))
+  return found[0] if found else str(error)
 
 
 def _ops():

@@ -2,6 +2,7 @@
 
 import array
 import json
+import math
 import os
 import random
 import select
@@ -55,7 +56,8 @@ def run(lifeline: socket.socket, request: dict) -> int:
         _send(lifeline, {'error': text})
         return 1
       try:
-        _serve(environment, memory, wake, reply, lifeline)
+        episodes = len(options.episode_seeds) or math.inf
+        _serve(environment, memory, wake, reply, lifeline, episodes)
       except Exception:
         memory.write_failure(traceback.format_exc())
         os.eventfd_write(reply, 1)
@@ -79,12 +81,13 @@ def _send(lifeline, message, files=()):
   )
 
 
-def _serve(environment, memory, wake, reply, lifeline):
+def _serve(environment, memory, wake, reply, lifeline, episodes):
   """Steps the environment whenever `wake` is signalled."""
   poll = select.poll()
   poll.register(wake, select.POLLIN)
   poll.register(lifeline, select.POLLIN | select.POLLHUP)
-  memory.write(environment.reset())
+  observation = environment.reset()
+  memory.write(observation)
   os.eventfd_write(reply, 1)
   episode_return, episode_step = 0.0, 0
   while True:
@@ -94,7 +97,11 @@ def _serve(environment, memory, wake, reply, lifeline):
     step = environment.step(memory.action())
     episode_return += step.reward
     episode_step += 1
-    observation = environment.reset() if step.over else step.observation
+    episodes -= step.over
+    if not step.over:
+      observation = step.observation
+    elif episodes:  # Else nothing will be done in the next.
+      observation = environment.reset()
     memory.write(
       observation,
       step.reward,
