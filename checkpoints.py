@@ -42,6 +42,51 @@ def newest(logdir) -> str | None:
   return None
 
 
+def kept(logdir) -> list[str]:
+  """Returns the paths of all checkpoints that are there, oldest first.
+
+  Raises:
+    UserError: There is none.
+  """
+  there = sorted(pathlib.Path(logdir).glob('ckpt-*.index'), key=_updates)
+  if not there:
+    raise protocol.UserError(
+      f'{logdir} has no checkpoint: name the directory of a run with --logdir, '
+      'or train one there first.'
+    )
+  return [str(path.with_suffix('')) for path in there]
+
+
+def named(logdir, name: str) -> str:
+  """Returns the path of a checkpoint, of the newest where `name` is ''.
+
+  Raises:
+    UserError: It is not there.
+  """
+  there = kept(logdir)
+  if not name:
+    return newest(logdir) or there[-1]
+  for path in there:
+    if pathlib.Path(path).name == pathlib.Path(name).name:
+      return path
+  names = ', '.join(pathlib.Path(path).name for path in there)
+  raise protocol.UserError(f'{logdir} has no {name}; it has {names}.')
+
+
+def restore_agent(path: str, agent) -> tuple[int, int]:
+  """Restores an agent alone; returns its updates and environment frames.
+
+  Raises:
+    UserError: The checkpoint is damaged or of another network.
+  """
+  counts = [tf.Variable(0, dtype=tf.int64) for _ in range(2)]
+  learner = tf.train.Checkpoint(
+    agent=agent, updates=counts[0], frames=counts[1]
+  )
+  _restore(tf.train.Checkpoint(learner=learner), path)
+  return int(counts[0]), int(counts[1])
+
+
 def updates(logdir) -> int:
   """Returns the update count of the newest checkpoint's name; 0 for none."""
   path = newest(logdir)
@@ -78,16 +123,7 @@ class Checkpoints:
     path = newest(self._logdir)
     if path is None:
       return False
-    try:
-      status = self._checkpoint.restore(path)
-      status.assert_existing_objects_matched()
-    except _UNREADABLE as error:
-      reason = str(error).strip().splitlines()[0]
-      raise protocol.UserError(
-        f'{path} cannot be restored ({reason}). If the run had another '
-        '--network or other levels, use another --logdir; if the file is '
-        f'damaged, delete {path}.*, and the one before it is used.'
-      ) from error
+    _restore(self._checkpoint, path)
     return True
 
   def save_if_due(self) -> None:
@@ -104,6 +140,20 @@ class Checkpoints:
     with disk.writing(self._logdir):
       self._manager.save(checkpoint_number=self._learner.updates)
     self._saved_at = time.monotonic()
+
+
+def _restore(checkpoint, path):
+  try:
+    # What is not restored is meant not to be, or told below.
+    status = checkpoint.restore(path).expect_partial()
+    status.assert_existing_objects_matched()
+  except _UNREADABLE as error:
+    reason = str(error).strip().splitlines()[0]
+    raise protocol.UserError(
+      f'{path} cannot be restored ({reason}). If the run had another '
+      '--network or other levels, name them or use another --logdir; if the '
+      f'file is damaged, delete {path}.*, and the one before it is used.'
+    ) from error
 
 
 def _exists(path):

@@ -19,6 +19,6 @@ def writing(path):
   except (OSError, tf.errors.OpError) as error:
     raise protocol.UserError(
       f'{path} could not be written: {str(error).strip().splitlines()[0]}. '
-      'Free space there or repair it, then give the same command: training '
-      'resumes from the last checkpoint.'
+      'Free space there or repair it, then give the same command again: it '
+      'goes on from what is saved.'
     ) from error

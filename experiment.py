@@ -9,8 +9,8 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from absl import app, flags, logging
 
-from impala import losses, training, vtrace
-from impala.environments import process, protocol
+from impala import losses, testing, training, vtrace
+from impala.environments import dmlab30, process, protocol
 from impala.networks import agent
 
 FLAGS = flags.FLAGS
@@ -26,7 +26,24 @@ flags.DEFINE_string(
 )
 
 # Testing.
-flags.DEFINE_integer('test_num_episodes', 10, 'Episodes a level.')
+flags.DEFINE_integer('test_num_episodes', 10, 'Episodes a level.', 1)
+flags.DEFINE_string(
+  'checkpoint', '', "Which of --logdir's to test, by its name; '' the newest."
+)
+flags.DEFINE_bool('all_checkpoints', False, 'Whether to test all of them.')
+flags.DEFINE_bool(
+  'greedy', False, 'Take the most probable action instead of drawing one.'
+)
+flags.DEFINE_enum(
+  'references',
+  'paper',
+  dmlab30.REFERENCES,
+  "Whose random and human scores normalise DMLab-30's: Table B.1's or the "
+  "released code's.",
+)
+flags.DEFINE_bool('video', False, 'Film the first episodes of each level.')
+flags.DEFINE_integer('video_num_episodes', 3, 'How many of a level.', 1)
+flags.DEFINE_enum('video_format', 'mp4', ['mp4', 'gif'], 'Of the films.')
 
 # Distributed training.
 flags.DEFINE_integer('task', -1, 'Task id; -1 for training on one machine.')
@@ -155,12 +172,13 @@ def main(argv):
         'version does not support yet: leave them out.'
       )
     if config.mode == 'test':
-      raise protocol.UserError('This version does not support --mode=test yet.')
-    training.train(config)
+      testing.test(config, {flag.name for flag in ours if flag.present})
+    else:
+      training.train(config)
   except (protocol.UserError, process.EnvironmentFailure) as error:
     sys.exit(f'impala: {error}')
   except KeyboardInterrupt:
-    sys.exit('impala: stopped before training began; nothing to save.')
+    sys.exit('impala: stopped before it began; there is nothing to save.')
 
 
 def run():

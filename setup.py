@@ -53,6 +53,7 @@ setuptools.setup(
     'impala.dynamic_batching',
     'impala.environments',
     'impala.networks',
+    'impala.report',
   ],
   package_data={
     'impala': ['paper/*.csv', 'configs/*.flags'],
@@ -77,6 +78,7 @@ setuptools.setup(
   ],
   extras_require={
     'atari': ['ale-py>=0.10', 'gymnasium>=1.0', 'opencv-python-headless'],
+    'video': ['imageio[ffmpeg]>=2.30'],
     'doom': ['vizdoom>=1.2', 'opencv-python-headless'],
     'dev': ['psutil', 'pytest', 'ruff', 'clang-format==19.1.7'],
   },

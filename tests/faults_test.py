@@ -189,7 +189,7 @@ def test_ctrl_c_while_it_starts(run):
   training.wait_for(lambda: len(training.family()) == 1 + 4)
   training.signal(signal.SIGINT)
   assert training.wait() == 1
-  assert 'stopped before training began' in training.output()
+  assert 'stopped before it began' in training.output()
   assert 'Traceback' not in training.output()
   assert not list(training.logdir.glob('ckpt*'))
 
