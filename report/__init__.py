@@ -1,0 +1,1 @@
+"""A page of one or several runs; see page.py."""
