@@ -44,7 +44,7 @@ def write(logdir, records: Sequence[Mapping]) -> pathlib.Path:
 
 
 def _draw(records, path):
-  """Draws the suite's score, or the mean return of one level."""
+  """Draws the suite's score, or the levels' mean returns."""
   import matplotlib
 
   matplotlib.use('Agg')
@@ -58,20 +58,20 @@ def _draw(records, path):
       axes.plot(frames, values, 'o-', label=name.replace('_', ' '))
     axes.set_ylabel('human-normalised score (%)')
     axes.set_title(records[0]['suite']['name'])
-    axes.legend()
   else:
-    (level,) = records[0]['levels']
-    rows = [record['levels'][level] for record in records]
-    axes.errorbar(
-      frames,
-      [row['mean_return'] for row in rows],
-      [row['standard_error'] or 0.0 for row in rows],
-      fmt='o-',
-      capsize=4,
-    )
+    for level in records[0]['levels']:
+      rows = [record['levels'][level] for record in records]
+      axes.errorbar(
+        frames,
+        [row['mean_return'] for row in rows],
+        [row['standard_error'] or 0.0 for row in rows],
+        fmt='o-',
+        capsize=4,
+        label=level,
+      )
     axes.set_ylabel('mean return, with its standard error')
-    axes.set_title(level)
   axes.set_xlabel('environment frames')
   axes.grid(alpha=0.3)
+  axes.legend()
   figure.savefig(path, dpi=120)
   plt.close(figure)

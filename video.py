@@ -55,9 +55,19 @@ def film(
           values.clear()
         values.append(moment.value)
         picture = draw(moment, list(values), spec)
+        if path.suffix == '.gif':
+          picture = _with_few_colours(picture)
         for _ in range(_FRAMES_AT_THE_END if moment.over else 1):
           writer.append_data(picture)
     beside.replace(path)
+
+
+def _with_few_colours(picture):
+  """A GIF has 256 at most, and is smaller with fewer and without dithering."""
+  from PIL import Image
+
+  few = Image.fromarray(picture).quantize(64, dither=Image.Dither.NONE)
+  return np.asarray(few.convert('RGB'))
 
 
 def draw(
@@ -126,4 +136,6 @@ def _draw_bars(canvas, moment, spec, font, box):
       names = spec.action_names or [
         f'action {index}' for index in range(spec.num_actions)
       ]
-      canvas.text((left + 3, y - 1), names[action], _INK, font)
+      # The chosen action's bar is bright where it is long.
+      ink = _PAPER if action == moment.action and probability > 0.3 else _INK
+      canvas.text((left + 3, y - 1), names[action], ink, font)
