@@ -143,16 +143,16 @@ class Checkpoints:
 
 
 def _restore(checkpoint, path):
+  # Of what a checkpoint has besides, and of what is told below.
+  tf.get_logger().setLevel('ERROR')
   try:
-    # What is not restored is meant not to be, or told below.
     status = checkpoint.restore(path).expect_partial()
     status.assert_existing_objects_matched()
   except _UNREADABLE as error:
-    reason = str(error).strip().splitlines()[0]
     raise protocol.UserError(
-      f'{path} cannot be restored ({reason}). If the run had another '
-      '--network or other levels, name them or use another --logdir; if the '
-      f'file is damaged, delete {path}.*, and the one before it is used.'
+      f'{path} cannot be restored ({disk.first_line(error)}). If the run had '
+      'another --network or other levels, name them or use another --logdir; '
+      f'if the file is damaged, delete {path}.*, and the one before it is used.'
     ) from error
 
 

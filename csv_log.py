@@ -53,11 +53,25 @@ class CsvLog:
 
 
 def whole_rows(path):
-  """Yields a file's rows but those that are damaged; none of no file."""
+  """Yields a file's rows but those that are damaged; none of no file.
+
+  No value may have a line end in it: a damaged line costs no other.
+  """
+  path = pathlib.Path(path)
   if not path.exists():
     return
   with path.open(newline='', encoding='utf-8', errors='replace') as file:
     # Only the last line can be without its end.
-    for row in csv.DictReader(line for line in file if line.endswith('\n')):
-      if None not in row and None not in row.values():
-        yield row
+    lines = (line for line in file if line.endswith('\n'))
+    fields = _cells(next(lines, ''))
+    for line in lines:
+      cells = _cells(line)
+      if cells and len(cells) == len(fields):
+        yield dict(zip(fields, cells, strict=True))
+
+
+def _cells(line):
+  try:
+    return next(csv.reader([line], strict=True), [])
+  except csv.Error:
+    return []

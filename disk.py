@@ -1,10 +1,13 @@
 """A disk that is full or refuses, told as what can be done about it."""
 
 import contextlib
+import errno
 
 import tensorflow as tf
 
 from impala.environments import protocol
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -17,8 +20,14 @@ def writing(path):
   try:
     yield
   except (OSError, tf.errors.OpError) as error:
+    full = isinstance(error, tf.errors.OpError) or error.errno in _FULL
+    remedy = 'Free space there' if full else 'Make it a place to write to'
     raise protocol.UserError(
-      f'{path} could not be written: {str(error).strip().splitlines()[0]}. '
-      'Free space there or repair it, then give the same command again: it '
-      'goes on from what is saved.'
+      f'{path} could not be written: {first_line(error)}. {remedy}, then give '
+      'the same command again: it goes on from what is saved.'
     ) from error
+
+
+def first_line(error: Exception) -> str:
+  """Returns what an error says, without the stack traces that may follow."""
+  return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,6 +6,7 @@ others, or in which run of a test, but for a rare rounding that depends on the
 batch; and none that was begun is left out, which would favour the short ones.
 """
 
+import contextlib
 import itertools
 import logging
 import math
@@ -22,6 +23,7 @@ from impala.environments import process, protocol, registry, step_op
 
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
+_MOMENTS_AHEAD = 32  # Of what draws them.
 _SHARE = 1000  # Episodes of a process: their seeds are sent in one message.
 _SEED_LIMIT = 2**31 - 1
 
@@ -39,6 +41,10 @@ class Result(NamedTuple):
   episode: Episode
   episode_return: float
   length: int  # Agent steps.
+
+
+class Stopped(Exception):
+  """What was under way is not wanted any more."""
 
 
 class Moment(NamedTuple):
@@ -177,8 +183,14 @@ class Evaluator:
       for thread in threads:
         thread.join()
 
-  def watch(self, episodes: Sequence[Episode]) -> Iterator[Moment]:
+  def watch(
+    self, episodes: Sequence[Episode], stopped: Callable[[], object]
+  ) -> Iterator[Moment]:
     """Plays episodes one after another, as `play` does.
+
+    Args:
+      episodes: Of one level.
+      stopped: Polled.
 
     Yields:
       Every step of them, and the end of each.
@@ -186,21 +198,46 @@ class Evaluator:
     Raises:
       UserError: The level can't be made, or differs from the agent's.
       EnvironmentFailure: The environment failed.
+      Stopped: `stopped` returned true.
     """
+    moments = queue.Queue(_MOMENTS_AHEAD)
+
+    def put(moment):
+      while not self._closing.is_set():
+        with contextlib.suppress(queue.Full):
+          return moments.put(moment, timeout=_POLL_SECONDS)
+
+    def watch():
+      try:
+        for episode in episodes:
+          for moment in self._watch(episode):
+            put(moment)
+        put(None)
+      except Exception as error:
+        self._error = error
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
     try:
-      for episode in episodes:
-        yield from self._watch(episode)
+      while True:
+        if stopped():
+          raise Stopped
+        try:
+          moment = moments.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+          if self._error is not None:
+            raise self._error from None
+          continue
+        if moment is None:
+          return
+        yield moment
     finally:
-      self._policy.close()
+      self._close()
+      thread.join()
 
   def _watch(self, episode):
     seed = episode_seed(self._seed, episode)
-    environment = self._start_process(episode.level, [seed])
-    try:
-      protocol.check_spec(
-        episode.level, environment.wait_ready(self._timeout), self._spec
-      )
-      handle = step_op.open_channel(environment, self._timeout)
+    with self._open(episode.level, [seed]) as handle:
       env_output, _ = step_op.first(handle, self._spec)
       env_output, action = first_step(env_output), tf.zeros([1], tf.int32)
       state = self._agent.initial_state(1)
@@ -227,12 +264,6 @@ class Evaluator:
           total = float(env_output.info.episode_return[0])
           yield moment._replace(episode_return=total, over=True)
           return
-    except step_op.FAILURES as error:
-      raise process.EnvironmentFailure(
-        f'{episode.level} failed: {step_op.failure_reason(error)}'
-      ) from error
-    finally:
-      process.close_all([environment], _GRACE_SECONDS)
 
   def _close(self):
     self._closing.set()
@@ -264,61 +295,73 @@ class Evaluator:
     """
     failures, left = 0, list(share)
     while left:
-      seeds = [episode_seed(self._seed, episode) for episode in left]
       level = left[0].level
-      with self._lock:
-        if self._closing.is_set():
-          return
-        environment = self._start_process(level, seeds)
-        self._processes[threading.get_ident()] = environment
+      seeds = [episode_seed(self._seed, episode) for episode in left]
       try:
-        protocol.check_spec(
-          level, environment.wait_ready(self._timeout), self._spec
-        )
-        for result in self._play_in(environment, left, seeds):
-          failures = 0
-          self._results.put(result)
-          left.remove(result.episode)
-      except (process.EnvironmentFailure, *step_op.FAILURES) as error:
+        with self._open(level, seeds) as handle:
+          for result in self._play_in(handle, list(left), seeds):
+            failures = 0
+            self._results.put(result)
+            left.remove(result.episode)
+      except process.EnvironmentFailure as error:
         if self._closing.is_set():
           return
         failures += 1
         if failures == actor_pool.MAX_FAILURES:
           raise process.EnvironmentFailure(
             f'{level} failed {failures} times in episode {left[0].number}. The '
-            f'last time: {step_op.failure_reason(error)}'
+            f'last time: {error}'
           ) from error
         logging.getLogger('impala').warning(
           'Episode %d of %s lost its environment and begins anew. %s',
           left[0].number,
           level,
-          step_op.failure_reason(error),
+          error,
         )
-      finally:
-        with self._lock:
-          closing = self._closing.is_set()
-          del self._processes[threading.get_ident()]
-        if not closing:
-          process.close_all([environment], _GRACE_SECONDS)
 
-  def _play_in(self, environment, episodes, seeds):
-    """Yields a result for each episode, played in turn."""
-    handle = step_op.open_channel(environment, self._timeout)
+  @contextlib.contextmanager
+  def _open(self, level, seeds):
+    """A context with a channel to a new process, which `_close` ends too.
+
+    Raises:
+      UserError: The environment can't be made, or differs from the agent's.
+      EnvironmentFailure: It failed, or `_close` was called.
+    """
+    thread = threading.get_ident()
     with self._lock:
-      self._channels[threading.get_ident()] = handle
+      if self._closing.is_set():
+        raise process.EnvironmentFailure('The test is over.')
+      environment = self._start_process(level, seeds)
+      self._processes[thread] = environment
     try:
-      env_output, _ = step_op.first(handle, self._spec)
-      for episode, seed in zip(list(episodes), seeds, strict=True):
-        if self._closing.is_set():
-          return
-        env_output = self._play_episode(handle, env_output, tf.constant(seed))
-        info = env_output.info
-        yield Result(
-          episode, float(info.episode_return[0]), int(info.episode_step[0])
-        )
+      protocol.check_spec(
+        level, environment.wait_ready(self._timeout), self._spec
+      )
+      handle = step_op.open_channel(environment, self._timeout)
+      with self._lock:
+        self._channels[thread] = handle
+      yield handle
+    except step_op.FAILURES as error:
+      raise process.EnvironmentFailure(step_op.failure_reason(error)) from error
     finally:
       with self._lock:
-        del self._channels[threading.get_ident()]
+        closing = self._closing.is_set()
+        self._channels.pop(thread, None)
+        del self._processes[thread]
+      if not closing:
+        process.close_all([environment], _GRACE_SECONDS)
+
+  def _play_in(self, handle, episodes, seeds):
+    """Yields a result for each episode, played in turn."""
+    env_output, _ = step_op.first(handle, self._spec)
+    for episode, seed in zip(episodes, seeds, strict=True):
+      if self._closing.is_set():
+        return
+      env_output = self._play_episode(handle, env_output, tf.constant(seed))
+      info = env_output.info
+      yield Result(
+        episode, float(info.episode_return[0]), int(info.episode_step[0])
+      )
 
 
 def _deal(episodes, num_environments):

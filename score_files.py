@@ -1,6 +1,7 @@
 """The scores of a test: what they are made of, their files and their table."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -9,6 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from impala import disk, evaluation, scores
 from impala.environments import atari57, dmlab30, protocol
+
+_RECORD = {'checkpoint', 'environment_frames', 'policy', 'levels', 'suite'}
+_ROW = {'episodes', 'mean_return', 'standard_error'}
 
 
 def suite_of(level: str, references: str) -> scores.Suite | None:
@@ -85,18 +89,18 @@ def write(logdir, record: Mapping) -> None:
   logdir = pathlib.Path(logdir)
   with disk.writing(logdir):
     _replace(logdir / 'scores.json', json.dumps(record, indent=2) + '\n')
-    with (logdir / 'scores.csv.tmp').open('w', newline='') as file:
-      rows = [_flat(level, row) for level, row in record['levels'].items()]
-      fields = dict.fromkeys(name for row in rows for name in row)
-      writer = csv.DictWriter(file, list(fields))
-      writer.writeheader()
-      writer.writerows(rows)
-    os.replace(logdir / 'scores.csv.tmp', logdir / 'scores.csv')
+    rows = [_flat(level, row) for level, row in record['levels'].items()]
+    fields = dict.fromkeys(name for row in rows for name in row)
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, list(fields))
+    writer.writeheader()
+    writer.writerows(rows)
+    _replace(logdir / 'scores.csv', text.getvalue())
 
 
 def _replace(path, text):
-  beside = path.with_name(path.name + '.tmp')
-  beside.write_text(text, encoding='utf-8')
+  beside = path.with_name(f'{path.name}.{os.getpid()}')
+  beside.write_text(text, encoding='utf-8', newline='')
   os.replace(beside, path)
 
 
@@ -115,12 +119,16 @@ def read(logdir) -> dict | None:
   path = pathlib.Path(logdir) / 'scores.json'
   try:
     record = json.loads(path.read_text(encoding='utf-8'))
-    if not record['levels']:
-      raise ValueError('no levels')
+    if missing := _RECORD - set(record):
+      raise ValueError(f'no {", ".join(sorted(missing))}')
+    if not record['levels'] or not all(
+      set(row) >= _ROW for row in record['levels'].values()
+    ):
+      raise ValueError('no scores of a level')
     return record
   except FileNotFoundError:
     return None
-  except (ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, TypeError, AttributeError) as error:
     raise protocol.UserError(
       f'{path} is damaged ({error}): run --mode=test --logdir={logdir} again; '
       'episodes that it has played already are not played again.'

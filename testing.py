@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import itertools
 import json
 import pathlib
 import re
@@ -51,6 +50,12 @@ def test(config, given: Collection[str]) -> None:
     KeyboardInterrupt: A signal came before an episode was played.
   """
   logdir = pathlib.Path(config.logdir)
+  if config.all_checkpoints and config.checkpoint:
+    raise protocol.UserError(
+      '--all_checkpoints tests all of them: leave --checkpoint out.'
+    )
+  if config.video:
+    video.require()
   if config.all_checkpoints:
     paths = checkpoints.kept(logdir)
   else:
@@ -58,7 +63,7 @@ def test(config, given: Collection[str]) -> None:
   trained = _read_config(logdir)
   for name in _AS_TRAINED:
     if name in trained and name not in given:
-      setattr(config, name, trained[name])
+      setattr(config, name, _checked(logdir, config, name, trained[name]))
   if 'level_name' not in given:
     config.level_name = dmlab30.test_level(config.level_name)
   with contextlib.ExitStack() as cleanup:
@@ -91,12 +96,24 @@ def _read_config(logdir):
       raise ValueError('no flags')
   except FileNotFoundError:
     return {}
-  except ValueError as error:
-    raise protocol.UserError(
-      f'{path} is damaged ({error}): delete it, and give the flags of the '
-      'training (--network, --level_name) with --mode=test.'
-    ) from error
+  except (OSError, ValueError) as error:
+    raise _damaged(logdir, error) from error
   return trained
+
+
+def _checked(logdir, config, name, value):
+  """Returns a flag of the training, which must be of the flag's type."""
+  usual = type(getattr(config, name))
+  if isinstance(value, (int, float) if usual is float else usual):
+    return value
+  raise _damaged(logdir, f'{name} is {value!r}')
+
+
+def _damaged(logdir, why):
+  return protocol.UserError(
+    f'{logdir / "config.json"} is damaged ({why}): delete it, and give the '
+    'flags of the training (--network, --level_name) with --mode=test.'
+  )
 
 
 class _Tester:
@@ -151,7 +168,14 @@ class _Tester:
   def test(self, path) -> dict | None:
     """Scores a checkpoint; None where a signal came before the end."""
     config = self._config
-    updates, frames = checkpoints.restore_agent(path, self._agent)
+    try:
+      identity = self._identity(path)
+      updates, frames = checkpoints.restore_agent(path, self._agent)
+    except FileNotFoundError as error:
+      raise protocol.UserError(
+        f'{path} is gone: a training keeps the newest (--checkpoints_kept). '
+        'Give the same command again.'
+      ) from error
     episodes = [
       evaluation.Episode(level, number)
       for level in self._levels
@@ -159,7 +183,7 @@ class _Tester:
     ]
     name = pathlib.Path(path).name
     with disk.writing(self._logdir):
-      log = test_log.TestLog(self._logdir, self._identity(path), name)
+      log = test_log.TestLog(self._logdir, identity, name)
     with contextlib.closing(log):
       if not self._play(episodes, log):
         return None
@@ -195,28 +219,31 @@ class _Tester:
 
   def _play(self, episodes, log):
     """Plays what has not been played; returns whether all is now."""
+    self._signals.wait(0)  # From here on, signals are waited for.
     left = [episode for episode in episodes if episode not in log.results]
     line = progress.ProgressLine()
-    began, frames, returns = time.monotonic(), 0, []
+    began, text = time.monotonic(), ''
+    count = steps = total = 0
     played = self._evaluator(min(self._config.num_actors, max(len(left), 1)))
     for result in played.play(left, lambda: self._signals.wait(0)):
       with disk.writing(self._logdir):
         log.add(result)
-      frames += result.length * self._config.num_action_repeats
-      returns.append(result.episode_return)
+      count += 1
+      steps += result.length
+      total += result.episode_return
       seconds = time.monotonic() - began
-      line.show(
-        progress.format_line(
-          len(episodes) - len(left) + len(returns),
-          len(episodes),
-          frames / seconds,
-          sum(returns) / len(returns),
-          seconds / len(returns) * (len(left) - len(returns)),
-          unit='episodes',
-        ),
-        last=len(returns) == len(left),
+      text = progress.format_line(
+        len(episodes) - len(left) + count,
+        len(episodes),
+        steps * self._config.num_action_repeats / seconds,
+        total / count,
+        seconds / count * (len(left) - count),
+        unit='episodes',
       )
-    return len(returns) == len(left)
+      line.show(text, last=count == len(left))
+    if text and count < len(left):
+      line.show(text, last=True)
+    return count == len(left)
 
   def film(self, checkpoint: str) -> None:
     """Films the first episodes of each level, with the agent as it is."""
@@ -233,13 +260,16 @@ class _Tester:
       ]
       name = re.sub(r'[^\w-]+', '_', f'{level}-{checkpoint}')
       path = folder / f'{name}.{config.video_format}'
-      moments = self._evaluator(1).watch(episodes)
-      video.film(
-        itertools.takewhile(lambda _: not self._signals.wait(0), moments),
-        self._spec,
-        path,
+      moments = self._evaluator(1).watch(
+        episodes, lambda: self._signals.wait(0)
       )
-      if self._signals.received:
+      try:
+        video.film(moments, self._spec, path)
+      except evaluation.Stopped:
         print(f'Stopped by {self._signals.received}; the scores are written.')
         return
+      except process.EnvironmentFailure as error:
+        raise process.EnvironmentFailure(
+          f'{error} The scores are written, and the same command films again.'
+        ) from error
       print(f'Film: {path}')

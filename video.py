@@ -1,6 +1,8 @@
 """Films of the agent at play, with what it thinks drawn beside what it sees."""
 
 import collections
+import contextlib
+import os
 import pathlib
 from collections.abc import Iterable
 
@@ -32,6 +34,41 @@ def film(
   Raises:
     UserError: A package is missing, or the disk is full or refuses.
   """
+  imageio = require()
+  path = pathlib.Path(path)
+  beside = path.with_name(f'{path.stem}.{os.getpid()}{path.suffix}')
+  options = (
+    {'duration': 1000 / _FRAMES_PER_SECOND, 'loop': 0}
+    if path.suffix == '.gif'
+    else {'fps': _FRAMES_PER_SECOND, 'macro_block_size': 2}
+  )
+  values = collections.deque(maxlen=_HISTORY)
+  try:
+    with disk.writing(path.parent):
+      writer = imageio.get_writer(beside, **options)
+    with contextlib.closing(writer):
+      for moment in moments:
+        if moment.step == 0:
+          values.clear()
+        values.append(moment.value)
+        picture = draw(moment, list(values), spec)
+        if path.suffix == '.gif':
+          picture = _with_few_colours(picture)
+        with disk.writing(path.parent):
+          for _ in range(_FRAMES_AT_THE_END if moment.over else 1):
+            writer.append_data(picture)
+    with disk.writing(path.parent):
+      beside.replace(path)
+  finally:
+    beside.unlink(missing_ok=True)  # Where something failed.
+
+
+def require():
+  """Returns the library that films need.
+
+  Raises:
+    UserError: It is not installed.
+  """
   try:
     import imageio
     import imageio_ffmpeg  # noqa: F401
@@ -40,26 +77,7 @@ def film(
       f'--video needs {error.name}, which is not installed: pip install '
       "'imageio[ffmpeg]'"
     ) from error
-  path = pathlib.Path(path)
-  beside = path.with_name(f'{path.stem}.tmp{path.suffix}')
-  options = (
-    {'duration': 1000 / _FRAMES_PER_SECOND, 'loop': 0}
-    if path.suffix == '.gif'
-    else {'fps': _FRAMES_PER_SECOND, 'macro_block_size': 2}
-  )
-  values = collections.deque(maxlen=_HISTORY)
-  with disk.writing(path.parent):
-    with imageio.get_writer(beside, **options) as writer:
-      for moment in moments:
-        if moment.step == 0:
-          values.clear()
-        values.append(moment.value)
-        picture = draw(moment, list(values), spec)
-        if path.suffix == '.gif':
-          picture = _with_few_colours(picture)
-        for _ in range(_FRAMES_AT_THE_END if moment.over else 1):
-          writer.append_data(picture)
-    beside.replace(path)
+  return imageio
 
 
 def _with_few_colours(picture):

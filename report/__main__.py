@@ -12,7 +12,7 @@ from impala.environments import protocol
 from impala.report import page
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('output', 'report', 'The folder of the page.')
+flags.DEFINE_string('output', 'runs/report', 'The folder of the page.')
 
 
 def main(argv):

@@ -16,7 +16,11 @@ from impala.report import records
 _GRID_POINTS = 300
 _COLUMNS = 2
 _MARKERS = 'Dosv^x'
-_SUITE_SCORE = 'capped_human_normalised_score'
+_RETURN, _SCORE = 'episode_return', 'capped_human_normalised_score'
+_QUANTITIES = {
+  _RETURN: 'mean return of the last 100 episodes',
+  _SCORE: 'capped human-normalised training score (%)',
+}
 
 
 def learning_curves(groups: Mapping[str, Sequence[records.Run]]):
@@ -30,10 +34,13 @@ def learning_curves(groups: Mapping[str, Sequence[records.Run]]):
   """
   by_level = {}
   for label, runs in groups.items():
-    runs = [run for run in runs if _curve(run) is not None]
-    if runs:
-      level = runs[0].config.get('level_name', label)
-      by_level.setdefault(level, []).append((label, runs))
+    level = runs[0].config.get('level_name', label)
+    by_level.setdefault(level, {})[label] = runs
+  by_level = {
+    level: of_level
+    for level, of_level in by_level.items()
+    if any(_has(r, _RETURN) for runs in of_level.values() for r in runs)
+  }
   if not by_level:
     return None
   columns = min(_COLUMNS, len(by_level))
@@ -48,43 +55,41 @@ def learning_curves(groups: Mapping[str, Sequence[records.Run]]):
   for axis in axes.flat[len(by_level) :]:
     axis.remove()
   for axis, (level, of_level) in zip(axes.flat, by_level.items(), strict=False):
-    for label, runs in of_level:
-      _draw_curve(axis, label, [_curve(run) for run in runs])
+    # Only where all of them have one are scores comparable.
+    column = _RETURN
+    if all(_has(r, _SCORE) for runs in of_level.values() for r in runs):
+      column = _SCORE
+    for label, runs in of_level.items():
+      _draw_curves(
+        axis, label, [_curve(r, column) for r in runs if _has(r, column)]
+      )
     axis.set_title(level)
     axis.set_xlabel('environment frames')
-    axis.set_ylabel(_quantity(of_level[0][1][0]))
+    axis.set_ylabel(_QUANTITIES[column])
     axis.grid(alpha=0.3)
     axis.legend(loc='best', fontsize='small')
   return figure
-
-
-def _quantity(run):
-  if _has(run, _SUITE_SCORE):
-    return 'capped human-normalised training score (%)'
-  return 'mean return of the last 100 episodes'
 
 
 def _has(run, column):
   return not np.isnan(run.metrics.get(column, np.array([np.nan]))).all()
 
 
-def _curve(run):
-  """Returns frames and returns of a run, or None."""
-  column = _SUITE_SCORE if _has(run, _SUITE_SCORE) else 'episode_return'
-  if not _has(run, column):
-    return None
+def _curve(run, column):
+  """Returns frames and what is in a column, where it is."""
   there = ~np.isnan(run.metrics[column])
   return run.metrics['environment_frames'][there], run.metrics[column][there]
 
 
-def _draw_curve(axis, label, curves):
-  if len(curves) == 1:
-    axis.plot(*curves[0], label=label)
+def _draw_curves(axis, label, curves):
+  """Draws a mean with its band, from where all are there to the first end."""
+  start = max((frames[0] for frames, _ in curves), default=0)
+  end = min((frames[-1] for frames, _ in curves), default=0)
+  if len(curves) < 2 or start >= end:
+    for curve in curves:
+      axis.plot(*curve, marker='o' if len(curve[0]) == 1 else '', label=label)
     return
-  # From where all seeds have a value to where the first of them ends.
-  start = max(frames[0] for frames, _ in curves)
-  end = min(frames[-1] for frames, _ in curves)
-  grid = np.linspace(start, max(start, end), _GRID_POINTS)
+  grid = np.linspace(start, end, _GRID_POINTS)
   values = np.array([np.interp(grid, *curve) for curve in curves])
   mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1)
   (line,) = axis.plot(

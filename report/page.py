@@ -33,7 +33,8 @@ def write(logdirs, output) -> pathlib.Path:
     UserError: A log directory is none or damaged, or the disk is full or
       refuses.
   """
-  runs = [records.load(logdir) for logdir in logdirs]
+  unique = {pathlib.Path(path).resolve(): path for path in logdirs}
+  runs = [records.load(logdir) for logdir in unique.values()]
   output = pathlib.Path(output)
   groups = records.group(runs)
   parts = [_table(tables.runs_table(runs))]

@@ -46,6 +46,10 @@ def load(logdir) -> Run:
     UserError: It is none, or its scores are damaged.
   """
   logdir = pathlib.Path(logdir)
+  if not logdir.is_dir():
+    raise protocol.UserError(
+      f'{logdir} is no log directory: name the --logdir of a run.'
+    )
   rows = list(csv_log.whole_rows(logdir / 'metrics.csv'))
   run = Run(
     logdir=logdir,
@@ -67,7 +71,7 @@ def load(logdir) -> Run:
 def _config(logdir):
   try:
     config = json.loads((logdir / 'config.json').read_text(encoding='utf-8'))
-  except (FileNotFoundError, ValueError):
+  except (OSError, ValueError):
     return {}  # A report can do without.
   return config if isinstance(config, dict) else {}
 
@@ -88,13 +92,16 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
       for name, value in run.config.items()
       if name not in _NOT_OF_THE_EXPERIMENT
     }
-    key = json.dumps(experiment, sort_keys=True)
+    # Nothing is known of a run without flags but where it is.
+    key = json.dumps(experiment or str(run.logdir), sort_keys=True)
     groups.setdefault(key, (experiment, []))[1].append(run)
   experiments = [experiment for experiment, _ in groups.values()]
-  labels = {}
-  for experiment, of_group in groups.values():
-    labels.setdefault(_label(experiment, experiments), []).extend(of_group)
-  return labels
+  return {
+    _label(experiment, experiments)
+    if experiment
+    else str(of_group[0].logdir): of_group
+    for experiment, of_group in groups.values()
+  }
 
 
 def _label(experiment, experiments):

@@ -35,7 +35,7 @@ def runs_table(runs: Sequence[records.Run]) -> Table:
         str(config.get('level_name', '-')),
         str(config.get('network', '-')),
         str(config.get('seed', '-')),
-        f'{run.frames:,}',
+        f'{metrics["environment_frames"][-1] if trained else run.frames:,.0f}',
         f'{metrics["seconds"][-1] / 3600:.2f}' if trained else '-',
         _number(metrics['episode_return'][-1]) if trained else '-',
       ]
@@ -122,9 +122,9 @@ def _published(name):
 def _suite_rows(runs, suite):
   """Returns (name, aggregate, note) for each run of the suite.
 
-  All runs of its single levels, the experts, are one together.
+  Those of its single levels, the experts, are one for each network.
   """
-  rows, experts = [], []
+  rows, experts = [], {}
   for run in runs:
     known = {
       level: row
@@ -133,13 +133,17 @@ def _suite_rows(runs, suite):
     }
     if not known:
       continue
-    if run.config.get('level_name') == suite.name:
+    if suite.name in (
+      run.config.get('level_name'),
+      run.scores.get('level_name'),
+    ):
       rows.append(_suite_row(str(run.logdir), [(run, known)], suite))
     else:
-      experts.append((run, known))
-  if experts:
-    names = ', '.join(str(run.logdir) for run, _ in experts)
-    rows.append(_suite_row(f'experts: {names}', experts, suite))
+      network = run.config.get('network', 'unknown network')
+      experts.setdefault(network, []).append((run, known))
+  for network, of_network in experts.items():
+    names = ', '.join(str(run.logdir) for run, _ in of_network)
+    rows.append(_suite_row(f'{network} experts: {names}', of_network, suite))
   return rows
 
 
@@ -159,6 +163,8 @@ def _suite_row(name, runs, suite):
     [statistics.fmean(of_level) for of_level in by_level.values()]
   )
   frames, episodes = _EFFORTS[suite.name]
+  if runs[0][0].config.get('level_name') == 'atari57':
+    frames *= len(suite.levels)  # Those of each game (Appendix G).
   notes = []
   if len(by_level) < len(suite.levels):
     notes.append(f'{len(by_level)} of {len(suite.levels)} levels')
@@ -168,6 +174,8 @@ def _suite_row(name, runs, suite):
   played = min(row['episodes'] for _, levels in runs for row in levels.values())
   if played < episodes:
     notes.append(f'{played} of its {episodes} episodes a level')
+  if any(run.scores.get('references', 'paper') != 'paper' for run, _ in runs):
+    notes.append("against the released code's references")
   return name, aggregate, '; '.join(notes)
 
 

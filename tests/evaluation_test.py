@@ -192,7 +192,7 @@ def test_watching_sees_what_is_played(launcher, agent, play):
     greedy=False,
     timeout=30.0,
   )
-  moments = list(evaluator.watch(episodes))
+  moments = list(evaluator.watch(episodes, lambda: False))
   for episode in episodes:
     *of_episode, end = [m for m in moments if m.episode == episode]
     assert [m.step for m in of_episode] == list(range(10))

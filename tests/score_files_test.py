@@ -71,7 +71,12 @@ def test_references_of_the_released_code():
 
 
 def test_files(tmp_path):
-  record = {'checkpoint': 'ckpt-1', **_score(_results('atari_pong', [1, 2]))}
+  record = {
+    'checkpoint': 'ckpt-1',
+    'environment_frames': 100,
+    'policy': 'sampled',
+    **_score(_results('atari_pong', [1, 2])),
+  }
   score_files.write(tmp_path, record)
   assert score_files.read(tmp_path) == record
   with (tmp_path / 'scores.csv').open(newline='') as file:
@@ -88,7 +93,18 @@ def test_no_scores_yet(tmp_path):
   assert score_files.read(tmp_path) is None
 
 
-@pytest.mark.parametrize('text', ['', '{"levels": {"a"', '{}', '[]', '3'])
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    '{"levels": {"a"',
+    '{}',
+    '[]',
+    '3',
+    '{"checkpoint": "a", "environment_frames": 1, "policy": "sampled",'
+    ' "suite": null, "levels": {"a": {}}}',
+  ],
+)
 def test_damaged_scores(tmp_path, text):
   (tmp_path / 'scores.json').write_text(text)
   with pytest.raises(protocol.UserError, match='--mode=test') as caught:

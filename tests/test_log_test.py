@@ -3,6 +3,7 @@ import csv
 import pytest
 
 from impala import evaluation, test_log
+from impala.environments import protocol
 
 
 def _result(number, episode_return=1.5, level='level'):
@@ -14,7 +15,9 @@ def _result(number, episode_return=1.5, level='level'):
 def open_log(tmp_path):
   logs = []
 
-  def open_log(test='a'):
+  def open_log(test='a', after_others=True):
+    for log in logs if after_others else ():
+      log.close()
     logs.append(test_log.TestLog(tmp_path, test, 'ckpt-1'))
     return logs[-1]
 
@@ -87,4 +90,17 @@ def test_a_file_without_its_header(tmp_path, open_log):
   log.close()
   path = tmp_path / 'test_episodes.csv'
   path.write_text(path.read_text().split('\n', 1)[1])
-  assert open_log().results == {}
+  again = open_log()
+  assert again.results == {}
+  again.add(_result(1))
+  again.close()
+  assert len(open_log().results) == 1
+  assert 'level,0' in (tmp_path / 'test_episodes.csv.damaged').read_text()
+
+
+def test_one_test_at_a_time(tmp_path, open_log):
+  log = open_log()
+  with pytest.raises(protocol.UserError, match='Another test'):
+    open_log(after_others=False)
+  log.close()
+  open_log()

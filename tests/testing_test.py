@@ -4,14 +4,17 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
+import psutil
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from impala import experiment
+from impala import experiment, test_log
 from impala.environments import dmlab30
 
 _DICE = 'gym:bandit:Dice-v0'
@@ -285,3 +288,81 @@ def test_damaged_files(logdir):
   data = logdir / 'ckpt-20.data-00000-of-00001'
   data.write_bytes(data.read_bytes()[:100])
   assert 'cannot be restored' in _fails(logdir, level)
+
+
+def test_flags_of_a_wrong_type(logdir):
+  path = logdir / 'config.json'
+  config = json.loads(path.read_text())
+  path.write_text(json.dumps({**config, 'num_actors': 'many'}))
+  assert "num_actors is 'many'" in _fails(logdir)
+
+
+def test_two_tests_at_once(logdir):
+  log = test_log.TestLog(logdir, 'other', 'ckpt-1')
+  assert 'Another test' in _fails(logdir)
+  log.close()
+
+
+def test_one_checkpoint_or_all(logdir):
+  said = _fails(logdir, '--all_checkpoints', '--checkpoint=ckpt-20')
+  assert 'leave --checkpoint out' in said
+
+
+def test_a_full_disk(logdir):
+  _run(logdir, '--test_num_episodes=1')
+  path = logdir / 'test_episodes.csv'
+  path.write_bytes(path.read_bytes() + b'x\r\n' * 3000)
+  code = (
+    'import resource, sys, impala.experiment as e;'
+    'from absl import app;'
+    'resource.setrlimit(resource.RLIMIT_FSIZE, (9100, 9100));'
+    'app.run(e.main)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, '--mode=test', f'--logdir={logdir}'],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == 1
+  assert 'could not be written' in done.stderr.splitlines()[-1]
+  assert 'Traceback' not in done.stderr
+
+
+def _interrupt_film(logdir, ready, stop_worker):
+  """Sends SIGINT once there is what `ready` waits for."""
+
+  def interrupt():
+    while not ready():
+      time.sleep(0.02)
+    if stop_worker:
+      children = psutil.Process().children(recursive=True)
+      for child in children:
+        if child.parent().pid != os.getpid():
+          child.suspend()
+    os.kill(os.getpid(), signal.SIGINT)
+
+  thread = threading.Thread(target=interrupt, daemon=True)
+  thread.start()
+  _run(logdir, '--test_num_episodes=1', '--video')
+  thread.join()
+
+
+@pytest.mark.parametrize('stop_worker', [False, True])
+def test_a_film_that_is_interrupted(tmp_path, capsys, stop_worker):
+  logdir = tmp_path / 'run'
+  _train(
+    logdir, 'atari_boxing', '--network=atari_shallow',
+    '--total_environment_frames=20', '--num_action_repeats=10',
+  )  # fmt: skip
+  videos = logdir / 'videos'
+  videos.mkdir()
+  film = videos / 'atari_boxing-ckpt-1.mp4'
+  film.write_text('of another time')
+  began = time.monotonic()
+  _interrupt_film(logdir, lambda: len(list(videos.iterdir())) > 1, stop_worker)
+  assert 'the scores are written' in capsys.readouterr().out
+  assert _scores(logdir)['levels']
+  assert list(videos.iterdir()) == [film]
+  assert film.read_text() == 'of another time'
+  assert time.monotonic() - began < 100

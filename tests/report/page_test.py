@@ -44,10 +44,12 @@ def test_a_page_that_needs_no_other(tmp_path, make_run):
 def test_bad_input(tmp_path, make_run):
   empty = tmp_path / 'empty'
   empty.mkdir()
-  for logdir in (empty, tmp_path / 'nowhere'):
-    with pytest.raises(protocol.UserError, match='has neither'):
-      page.write([logdir], tmp_path / 'report')
   run = make_run('a', 'doom_basic')
+  with pytest.raises(protocol.UserError, match='has neither'):
+    page.write([empty], tmp_path / 'report')
+  for path in (tmp_path / 'nowhere', run / 'metrics.csv'):
+    with pytest.raises(protocol.UserError, match='is no log directory'):
+      page.write([path], tmp_path / 'report')
   (run / 'scores.json').write_text('{"levels": {"doom')
   with pytest.raises(protocol.UserError, match='is damaged'):
     page.write([run], tmp_path / 'report')
