@@ -10,7 +10,7 @@ OPS_SOURCES := $(filter-out $(CC_TEST_SOURCES), \
 	$(wildcard dynamic_batching/*.cc dynamic_batching/*.h \
 	environments/*.cc environments/*.h)) ops_stamp.h setup.py
 
-.PHONY: build train test test-slow test-cc lint format clean
+.PHONY: build train cluster test test-slow test-cc lint format clean
 
 build: $(VENV)/.built
 
@@ -26,6 +26,11 @@ $(VENV)/.built: $(VENV)/.installed $(OPS_SOURCES)
 
 train: build
 	$(BIN)/python experiment.py --flagfile=configs/quickstart.flags
+
+# A learner and four actor processes of four environments each.
+cluster: build
+	$(BIN)/python -m impala.distributed.local_cluster --actors=4 -- \
+	  --flagfile=configs/quickstart.flags --num_envs=4 --logdir=runs/cluster
 
 test: build test-cc
 	$(BIN)/python -m pytest -m 'not slow'

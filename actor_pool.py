@@ -34,6 +34,7 @@ def environment_seed(seed: int, index: int, start: int, attempt: int) -> int:
 class Totals(NamedTuple):
   """What the actors of a pool have done since it was made."""
 
+  actors: int  # That there are now.
   batches: int  # Of inference.
   batched_rows: int
   inference_seconds: float  # Spent by actors, as are the next two.
@@ -130,6 +131,7 @@ class ActorPool:
       environment_seconds += step_op.statistics(channel).seconds_waited
     inference = self._policy.statistics()
     return Totals(
+      actors=len(self._threads),
       batches=inference.batches,
       batched_rows=inference.rows,
       inference_seconds=inference.seconds_waited,

@@ -10,6 +10,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 from absl import app, flags, logging
 
 from impala import losses, testing, training, vtrace
+from impala.distributed import remote_actors
 from impala.environments import dmlab30, process, protocol
 from impala.networks import agent
 
@@ -26,7 +27,7 @@ flags.DEFINE_string(
 )
 
 # Testing.
-flags.DEFINE_integer('test_num_episodes', 10, 'Episodes a level.', 1)
+flags.DEFINE_integer('test_num_episodes', 10, 'Episodes a level.', 1, 1_000_000)
 flags.DEFINE_string(
   'checkpoint', '', "Which of --logdir's to test, by its name; '' the newest."
 )
@@ -46,8 +47,18 @@ flags.DEFINE_integer('video_num_episodes', 3, 'How many of a level.', 1)
 flags.DEFINE_enum('video_format', 'mp4', ['mp4', 'gif'], 'Of the films.')
 
 # Distributed training.
-flags.DEFINE_integer('task', -1, 'Task id; -1 for training on one machine.')
-flags.DEFINE_enum('job_name', 'learner', ['learner', 'actor'], 'With --task.')
+flags.DEFINE_integer('task', -1, 'Task id; -1 for training in one process.')
+flags.DEFINE_enum(
+  'job_name', 'learner', ['learner', 'actor'], 'What a task does.'
+)
+flags.DEFINE_list(
+  'learner_hosts', [], "The learner's host:port; TF_CONFIG is read without."
+)
+flags.DEFINE_integer('num_envs', 1, 'Environments of one actor process.', 1)
+flags.DEFINE_string('tls_authority', '', "PEM file: who signed the others'.")
+flags.DEFINE_string('tls_certificate', '', 'PEM file: of this process.')
+flags.DEFINE_string('tls_key', '', 'PEM file: its private key.')
+flags.DEFINE_bool('insecure', False, 'Serve other machines without TLS, too.')
 
 # Training.
 flags.DEFINE_integer(
@@ -166,13 +177,14 @@ def main(argv):
   ours = FLAGS.get_key_flags_for_module(sys.modules[__name__])
   config = types.SimpleNamespace(**{flag.name: flag.value for flag in ours})
   try:
-    if config.task >= 0 or config.job_name == 'actor':
+    if config.job_name == 'actor' and config.task < 0:
       raise protocol.UserError(
-        '--task and --job_name=actor are for several machines, which this '
-        'version does not support yet: leave them out.'
+        '--job_name=actor needs a --task: 0, 1, … for each actor process.'
       )
     if config.mode == 'test':
       testing.test(config, {flag.name for flag in ours if flag.present})
+    elif config.job_name == 'actor':
+      remote_actors.act(config)
     else:
       training.train(config)
   except (protocol.UserError, process.EnvironmentFailure) as error:

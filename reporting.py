@@ -74,7 +74,6 @@ class Reporter:
     frames: int,
     total_frames: int,
     levels: list[str],
-    num_actors: int,
     read_totals: Callable[[], actor_pool.Totals],
     line: progress.ProgressLine,
   ):
@@ -85,7 +84,6 @@ class Reporter:
       frames: Environment frames that earlier processes have learned from.
       total_frames: Where the run ends.
       levels: Each actor's level is its index's, round robin.
-      num_actors: How many act.
       read_totals: Reads the actors' counts.
       line: Shows the progress.
 
@@ -111,7 +109,6 @@ class Reporter:
       self._summaries = tf.summary.create_file_writer(str(logdir))
     self._total_frames = total_frames
     self._levels = levels
-    self._num_actors = num_actors
     self._read_totals = read_totals
     self._line = line
     self._recent = collections.deque(
@@ -255,14 +252,14 @@ class Reporter:
     spent = actor_pool.Totals(
       *(a - b for a, b in zip(totals, since, strict=True))
     )
-    acting = elapsed * self._num_actors
+    acting = max(elapsed * totals.actors, 1e-9)
     # A wait counts when it ends, and may have begun before the interval did.
     return {
       'batch_fill': spent.batched_rows / max(spent.batches, 1),
       'learner_wait': waiting / max(waiting + working, 1e-9),
-      'actor_wait': min(spent.blocked_seconds / acting, 1.0),
-      'environment_wait': min(spent.environment_seconds / acting, 1.0),
-      'inference_wait': min(spent.inference_seconds / acting, 1.0),
+      'actor_wait': _share(spent.blocked_seconds, acting),
+      'environment_wait': _share(spent.environment_seconds, acting),
+      'inference_wait': _share(spent.inference_seconds, acting),
     }
 
   def _score_of(self, ended):
@@ -303,3 +300,8 @@ class Reporter:
       frames, self._total_frames, rate, mean_return, seconds_left
     )
     self._line.show(line, last)
+
+
+def _share(seconds, of):
+  # Remote actors that were restarted count from 0 again.
+  return min(max(seconds / of, 0.0), 1.0)

@@ -50,13 +50,14 @@ setuptools.setup(
   packages=[
     'impala',
     'impala.benchmarks',
+    'impala.distributed',
     'impala.dynamic_batching',
     'impala.environments',
     'impala.networks',
     'impala.report',
   ],
   package_data={
-    'impala': ['paper/*.csv', 'configs/*.flags'],
+    'impala': ['paper/*.csv', 'configs/*.flags', 'distributed/*.proto'],
   },
   ext_modules=[
     setuptools.Extension(
@@ -69,6 +70,7 @@ setuptools.setup(
   install_requires=[
     'absl-py',
     'dm-sonnet>=2.0.2',
+    'grpcio>=1.60',
     'matplotlib',
     'numpy',
     'tensorboard',

@@ -11,17 +11,18 @@ import time
 import tensorflow as tf
 
 from impala import (
-  actor_pool,
   batches,
   checkpoints,
   disk,
   learner,
   learner_thread,
+  local_actors,
   plots,
   progress,
   reporting,
   stop_signals,
 )
+from impala.distributed import remote_pool
 from impala.environments import process, protocol, registry
 from impala.networks import agent as agents
 
@@ -49,15 +50,13 @@ def train(config) -> None:
     launcher = process.Launcher()
     cleanup.callback(launcher.close)
 
-    def start_process(index, attempt=0):
-      seed = actor_pool.environment_seed(config.seed, index, past, attempt)
-      options = registry.options(
-        config, seed=seed, full_action_space=config.level_name == 'atari57'
-      )
-      return launcher.start(levels[index % len(levels)], options)
-
-    # The environments start while the graphs are made.
-    processes = [start_process(index) for index in range(config.num_actors)]
+    start_process = local_actors.make_starter(config, launcher, past)
+    # The environments start while the graphs are made. Where they are on other
+    # machines, one here tells what they are like.
+    local = config.task < 0
+    processes = [
+      start_process(index) for index in range(config.num_actors if local else 1)
+    ]
     cleanup.callback(process.close_all, processes)
     spec = processes[0].wait_ready(config.environment_timeout_secs)
 
@@ -71,24 +70,20 @@ def train(config) -> None:
       return
     _write_config(logdir, config)
 
-    pool = actor_pool.ActorPool(
-      learning.agent,
-      spec,
-      learning.updates,
-      start_process,
-      unroll_length=config.unroll_length,
-      batching={
-        'minimum_batch_size': min(
-          config.inference_minimum_batch or (config.num_actors + 1) // 2,
-          config.num_actors,
-        ),
-        'maximum_batch_size': config.num_actors,
-        'timeout_ms': config.inference_timeout_ms,
-      },
-      timeout=config.environment_timeout_secs,
-      # Alone, it alternates with the learner, so that a seed decides all.
-      lockstep=config.num_actors == 1,
-    )
+    if local:
+      pool = local_actors.make_pool(
+        config,
+        config.num_actors,
+        learning.agent,
+        spec,
+        learning.updates,
+        start_process,
+        # Alone, it alternates with the learner, so that a seed decides all.
+        lockstep=config.num_actors == 1,
+      )
+    else:
+      process.close_all(processes)
+      pool = remote_pool.make_pool(config, learning, spec)
     stream = batches.BatchStream(
       pool.queue, pool.specs, config.batch_size, _learner_device(), pool.permits
     )
@@ -97,7 +92,6 @@ def train(config) -> None:
       int(learning.frames),
       config.total_environment_frames,
       levels,
-      config.num_actors,
       pool.totals,
       progress.ProgressLine(),
     )

@@ -16,13 +16,13 @@ _CONTRACT = {
   'baseline_loss', 'entropy_loss', 'learning_rate', 'policy_lag', 'batch_fill',
   'learner_wait', 'actor_wait',
 }  # fmt: skip
-_NONE = actor_pool.Totals(0, 0, 0.0, 0.0, 0.0, 0)
+_NONE = actor_pool.Totals(2, 0, 0, 0.0, 0.0, 0.0, 0)
 
 
 class _Run:
   """A reporter, and the counts that it would be told of."""
 
-  def __init__(self, logdir, frames=0, levels=('level',), num_actors=2):
+  def __init__(self, logdir, frames=0, levels=('level',)):
     self.totals = _NONE
     self.output = io.StringIO()
     self.frames = frames
@@ -32,7 +32,6 @@ class _Run:
       frames,
       1000,
       levels,
-      num_actors,
       lambda: self.totals,
       progress.ProgressLine(self.output),
     )
@@ -87,7 +86,7 @@ def test_rows_have_all_columns_of_the_contract(tmp_path):
   assert set(reporting.METRICS_FIELDS) >= _CONTRACT
   run = _Run(tmp_path)
   run.learn()
-  run.totals = actor_pool.Totals(4, 10, 0.1, 0.2, 0.3, 1)
+  run.totals = actor_pool.Totals(2, 4, 10, 0.1, 0.2, 0.3, 1)
   run.reporter.report()
   (row,) = _read(tmp_path / 'metrics.csv')
   assert tuple(row) == reporting.METRICS_FIELDS
@@ -113,12 +112,12 @@ def test_rows_are_means_since_the_last(tmp_path, monkeypatch):
   run.learn(scale=1.0)
   run.learn(scale=2.0)
   now[0] = 110.0
-  run.totals = actor_pool.Totals(10, 20, 2.0, 5.0, 1.0, 0)
+  run.totals = actor_pool.Totals(2, 10, 20, 2.0, 5.0, 1.0, 0)
   run.reporter.report()
   run.reporter.report()  # Nothing new: no row.
   run.learn(scale=7.0)
   now[0] = 115.0
-  run.totals = actor_pool.Totals(11, 23, 2.0, 10.0, 6.0, 0)
+  run.totals = actor_pool.Totals(2, 11, 23, 2.0, 10.0, 6.0, 0)
   run.reporter.report()
   first, second = _read(tmp_path / 'metrics.csv')
   for i, name in enumerate(learner.Update._fields):

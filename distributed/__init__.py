@@ -1,0 +1,1 @@
+"""Actors on other machines: a gRPC service between them and the learner."""

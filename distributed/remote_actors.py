@@ -1,0 +1,123 @@
+"""`--job_name=actor`: actors that learn nothing and send all to a learner."""
+
+import contextlib
+import threading
+
+import tensorflow as tf
+
+from impala import local_actors, stop_signals
+from impala.distributed import client, cluster, codec, remote_pool
+from impala.environments import process, protocol
+from impala.networks import agent as agents
+
+_POLL_SECONDS = 0.1
+
+
+def act(config) -> None:
+  """Acts in `config.num_envs` environments until a signal comes.
+
+  Args:
+    config: Has experiment.py's flags as attributes.
+
+  Raises:
+    UserError: What is asked for can't be done; the message has the remedy.
+    EnvironmentFailure: A level does not start, or keeps failing.
+    KeyboardInterrupt: A signal came before it acted.
+  """
+  address = cluster.learner_address(config)
+  credentials = cluster.channel_credentials(config)
+  first = config.task * config.num_envs
+  with contextlib.ExitStack() as cleanup:
+    signals = cleanup.enter_context(stop_signals.StopSignals())
+    launcher = process.Launcher()
+    cleanup.callback(launcher.close)
+    start = local_actors.make_starter(config, launcher, past=0, first=first)
+    processes = [start(index) for index in range(config.num_envs)]
+    cleanup.callback(process.close_all, processes)
+    spec = processes[0].wait_ready(config.environment_timeout_secs)
+    try:
+      agent = agents.make_agent(config.network, spec)
+    except ValueError as error:
+      raise protocol.UserError(str(error)) from error
+    version = tf.Variable(0, dtype=tf.int64, trainable=False)
+    pool = local_actors.make_pool(
+      config, config.num_envs, agent, spec, version, start, lockstep=True
+    )
+    learner = client.LearnerClient(
+      address,
+      config.task,
+      remote_pool.run_signature(pool.specs, agent.trainable_variables),
+      credentials,
+    )
+    cleanup.callback(learner.close)
+    sender = _Sender(learner, pool, agent, version, first)
+    signals.wait(0)  # From here on, signals are waited for.
+    sender.start()
+    try:
+      pool.start(processes)
+      while not signals.wait(_POLL_SECONDS):
+        if error := pool.error or sender.error:
+          raise error
+    finally:
+      learner.stop()
+      pool.close()
+      sender.join()
+  print(f'Stopped by {signals.received}; {sender.sent} unrolls were sent.')
+
+
+class _Sender(threading.Thread):
+  """Sends a pool's unrolls, and fetches parameters before the next ones.
+
+  Attributes:
+    error: What ended it, or None. To be polled.
+    sent: How many unrolls the learner has taken.
+  """
+
+  def __init__(self, learner, pool, agent, version, first):
+    super().__init__(daemon=True)
+    self.error = None
+    self.sent = 0
+    self._learner = learner
+    self._pool = pool
+    self._variables = agent.trainable_variables
+    self._specs = remote_pool.variable_specs(self._variables)
+    self._version = version
+    self._first = first
+
+  def run(self):
+    try:
+      self._learner.join()
+      self._exchange([])
+      self._permit(self._pool.totals().actors)
+      while True:
+        unrolls = self._take()
+        self._exchange(unrolls)
+        self.sent += len(unrolls)
+        self._permit(len(unrolls))
+    except (client.Stopped, tf.errors.CancelledError):
+      pass  # The pool is closed.
+    except Exception as error:
+      self.error = error
+
+  def _take(self):
+    """Waits for an unroll and takes those that are there besides it."""
+    unrolls = []
+    while not unrolls or (
+      int(self._pool.queue.size())
+      and len(unrolls) < remote_pool.MAXIMUM_UNROLLS
+    ):
+      number, *tensors = [t.numpy() for t in self._pool.queue.dequeue()]
+      # Its number is that among the actors of all processes.
+      unrolls.append(codec.encode([number + self._first, *tensors]))
+    return unrolls
+
+  def _exchange(self, unrolls):
+    version, parameters = self._learner.exchange(unrolls, self._pool.totals())
+    if parameters:
+      values = codec.decode(parameters, self._specs)
+      for variable, value in zip(self._variables, values, strict=True):
+        variable.assign(value)
+    self._version.assign(version)
+
+  def _permit(self, count):
+    self._pool.permits.enqueue_many(tf.zeros([count], tf.int32))

@@ -1,0 +1,286 @@
+"""The learner's side of the service: takes unrolls, gives parameters."""
+
+import collections
+import concurrent.futures
+import threading
+import uuid
+from collections.abc import Sequence
+
+import grpc
+import numpy as np
+import tensorflow as tf
+
+from impala import actor, actor_pool, structures
+from impala.distributed import cluster, codec, service_pb2
+from impala.environments import protocol
+
+SERVICE = 'impala.distributed.Learner'
+_MAXIMUM_ACTORS = 1024  # Each waits on a thread of its own.
+MAXIMUM_UNROLLS = 64  # In a message.
+_REMEMBERED = 4 * _MAXIMUM_ACTORS  # Incarnations of actors.
+_GRACE_SECONDS = 1.0
+# Peers that vanish without a word are noticed in half a minute.
+KEEPALIVE = (
+  ('grpc.keepalive_time_ms', 15_000),
+  ('grpc.keepalive_timeout_ms', 15_000),
+  ('grpc.keepalive_permit_without_calls', 1),
+  ('grpc.http2.min_recv_ping_interval_without_data_ms', 10_000),
+  ('grpc.http2.max_pings_without_data', 0),
+)
+
+
+def run_signature(
+  specs: structures.Trajectory, variables: Sequence[tf.Variable]
+) -> str:
+  """Returns what learner and actors must have in common."""
+  return codec.signature(specs, variable_specs(variables))
+
+
+def variable_specs(variables: Sequence[tf.Variable]) -> list[tf.TensorSpec]:
+  """Returns the specs of the variables' values."""
+  return [tf.TensorSpec(v.shape, v.dtype) for v in variables]
+
+
+_NO_TOTALS = actor_pool.Totals(0, 0, 0, 0.0, 0.0, 0.0, 0)
+
+
+class _Incarnation:
+  """What is known of one process of actors."""
+
+  def __init__(self):
+    self.lock = threading.Lock()
+    # Guarded by the lock.
+    self.last = 0  # The sequence number that was taken last.
+
+
+class RemotePool:
+  """Actors in other processes, to the learner what `ActorPool` is.
+
+  Thread-safe.
+
+  Attributes:
+    specs: Of the trajectories, a `structures.Trajectory`.
+    queue: Where they come out, flattened.
+    permits: None.
+    error: None.
+    address: Where the service listens, 'host:port'.
+    received: How many trajectories were taken.
+  """
+
+  permits = None
+  error = None
+
+  def __init__(
+    self,
+    specs: structures.Trajectory,
+    num_actions: int,
+    variables: Sequence[tf.Variable],
+    updates: tf.Variable,
+    address: str,
+    credentials: grpc.ServerCredentials | None = None,
+  ):
+    """Reserves the address.
+
+    Args:
+      specs: See `actor.trajectory_specs`.
+      num_actions: That actors choose from.
+      variables: The agent's, which actors get.
+      updates: The learner's update count.
+      address: 'host:port'; port 0 for any.
+      credentials: Where given, TLS is spoken.
+
+    Raises:
+      OSError: The address can't be listened at.
+    """
+    self.specs = specs
+    self._flat_specs = tf.nest.flatten(specs)
+    self.queue = tf.queue.FIFOQueue(
+      1,
+      [s.dtype for s in self._flat_specs],
+      [s.shape for s in self._flat_specs],
+    )
+    self.received = 0
+    self._num_actions = num_actions
+    self._variables = variables
+    self._updates = updates
+    self._signature = run_signature(specs, variables)
+    self._id = uuid.uuid4().hex
+    self._lock = threading.Lock()
+    # Guarded by the lock.
+    self._incarnations = collections.OrderedDict()
+    self._totals = {}  # By task.
+    self._snapshot = (-1, b'')
+    self._server = grpc.server(
+      concurrent.futures.ThreadPoolExecutor(_MAXIMUM_ACTORS),
+      options=[
+        *KEEPALIVE,
+        ('grpc.so_reuseport', 0),
+        (
+          'grpc.max_receive_message_length',
+          MAXIMUM_UNROLLS * codec.maximum_bytes(self._flat_specs) + 4096,
+        ),
+      ],
+    )
+    self._server.add_generic_rpc_handlers([self._handlers()])
+    host = address.rpartition(':')[0]
+    try:
+      if credentials is None:
+        port = self._server.add_insecure_port(address)
+      else:
+        port = self._server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+      raise OSError(f'{address} cannot be listened at: {error}') from error
+    self.address = f'{host}:{port}'
+
+  def start(self, _=()) -> None:
+    """Takes trajectories from now on."""
+    self._server.start()
+
+  def totals(self) -> actor_pool.Totals:
+    """Returns the sums of what the actors tell."""
+    with self._lock:
+      totals = list(self._totals.values())
+    return actor_pool.Totals(*map(sum, zip(_NO_TOTALS, *totals, strict=True)))
+
+  def close(self) -> None:
+    """Refuses actors from now on; no more trajectories come."""
+    self.queue.close(cancel_pending_enqueues=True)
+    self._server.stop(_GRACE_SECONDS).wait()
+
+  def _handlers(self):
+    def unary(method, request, reply):
+      return grpc.unary_unary_rpc_method_handler(
+        method, request.FromString, reply.SerializeToString
+      )
+
+    return grpc.method_handlers_generic_handler(
+      SERVICE,
+      {
+        'Join': unary(
+          self._join, service_pb2.JoinRequest, service_pb2.JoinReply
+        ),
+        'Exchange': unary(
+          self._exchange,
+          service_pb2.ExchangeRequest,
+          service_pb2.ExchangeReply,
+        ),
+      },
+    )
+
+  def _join(self, request, context):
+    refusal = ''
+    if request.signature != self._signature:
+      refusal = (
+        "its environments or its agent differ from the learner's: give both "
+        'the same --level_name, --network, --unroll_length, --width and '
+        '--height'
+      )
+    return service_pb2.JoinReply(refusal=refusal)
+
+  def _exchange(self, request, context):
+    if request.signature != self._signature:
+      context.abort(
+        grpc.StatusCode.FAILED_PRECONDITION, 'another agent: join first'
+      )
+    try:
+      unrolls = [
+        (unroll.sequence, self._decode(unroll.tensors))
+        for unroll in request.unrolls
+      ]
+    except ValueError as error:
+      context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    incarnation = self._incarnation(request)
+    try:
+      with incarnation.lock:  # Of the same unrolls, sent twice, too.
+        for sequence, unroll in unrolls:
+          if sequence > incarnation.last:
+            self.queue.enqueue(unroll)
+            incarnation.last = sequence
+            with self._lock:
+              self.received += 1
+    except tf.errors.CancelledError:
+      context.abort(grpc.StatusCode.UNAVAILABLE, 'the learner ends')
+    version, parameters = self._parameters()
+    if (request.learner, request.version) == (self._id, version):
+      parameters = b''
+    return service_pb2.ExchangeReply(
+      learner=self._id, version=version, parameters=parameters
+    )
+
+  def _incarnation(self, request):
+    """Returns what is known of the sender, and takes note of its totals."""
+    totals = request.totals
+    with self._lock:
+      if request.unrolls:
+        self._totals[request.task] = actor_pool.Totals(
+          *(getattr(totals, name) for name in actor_pool.Totals._fields)
+        )
+      incarnation = self._incarnations.setdefault(
+        request.incarnation, _Incarnation()
+      )
+      self._incarnations.move_to_end(request.incarnation)
+      if len(self._incarnations) > _REMEMBERED:
+        self._incarnations.popitem(last=False)
+      return incarnation
+
+  def _decode(self, data):
+    """Returns a flat trajectory that can do no harm.
+
+    Raises:
+      ValueError: It could.
+    """
+    flat = codec.decode(data, self._flat_specs)
+    trajectory = tf.nest.pack_sequence_as(self.specs, flat)
+    actions = trajectory.agent_outputs.action
+    if actions.min() < 0 or actions.max() >= self._num_actions:
+      raise ValueError('There is no such action.')
+    if trajectory.actor < 0:
+      raise ValueError('There is no such actor.')
+    for tensor in flat:
+      if tensor.dtype.kind == 'f' and not np.isfinite(tensor).all():
+        raise ValueError('A number is not finite.')
+    # A learner that has resumed may have lost the updates it was made with.
+    version = min(int(trajectory.version), int(self._updates))
+    return tf.nest.flatten(
+      trajectory._replace(version=np.array(max(version, 0), np.int64))
+    )
+
+  def _parameters(self):
+    """Returns the newest update count with its parameters."""
+    with self._lock:
+      updates = int(self._updates)
+      if self._snapshot[0] != updates:
+        data = codec.encode([v.numpy() for v in self._variables])
+        self._snapshot = (updates, data)
+      return self._snapshot
+
+
+def make_pool(config, learning, spec) -> RemotePool:
+  """Makes the pool of the actors that the flags let connect.
+
+  Args:
+    config: Has experiment.py's flags as attributes.
+    learning: The `learner.Learner`.
+    spec: The environments'.
+
+  Raises:
+    UserError: The address can't be used.
+  """
+  address = cluster.learner_address(config)
+  credentials = cluster.server_credentials(config, address)
+  try:
+    pool = RemotePool(
+      actor.trajectory_specs(learning.agent, spec, config.unroll_length),
+      spec.num_actions,
+      learning.agent.trainable_variables,
+      learning.updates,
+      address,
+      credentials,
+    )
+  except OSError as error:
+    raise protocol.UserError(
+      f'{error}: name another with --learner_hosts.'
+    ) from error
+  how = 'with TLS' if credentials else 'in plain text'
+  print(f'Actors may connect to {pool.address}, {how}.', flush=True)
+  return pool
