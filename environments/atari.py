@@ -71,12 +71,14 @@ class Atari:
     self._life_is_episode = not options.test
     self._seeds = iter(options.episode_seeds or [options.seed])
 
+    names = own = env.unwrapped.get_action_meanings()
+    if options.full_action_space:
+      names = list(ale_py.Action.__members__)
+    self._actions = _own_actions(names, own)
     self.spec = protocol.Spec(
       frame_shape=(_SCREEN_SIZE, _SCREEN_SIZE, _STACK_SIZE),
-      num_actions=int(env.action_space.n),
-      action_names=tuple(
-        name.lower() for name in env.unwrapped.get_action_meanings()
-      ),
+      num_actions=len(names),
+      action_names=tuple(name.lower() for name in names),
     )
 
   def reset(self) -> protocol.Observation:
@@ -88,7 +90,9 @@ class Atari:
 
   def step(self, action: int) -> protocol.Step:
     """Applies the action; a lost life is `done`, the end of a game `over`."""
-    frames, reward, terminated, truncated, _ = self._env.step(action)
+    frames, reward, terminated, truncated, _ = self._env.step(
+      self._actions[action]
+    )
     over = terminated or truncated
     previous_lives, self._lives = self._lives, self._ale.lives()
     life_lost = self._life_is_episode and self._lives < previous_lives
@@ -98,6 +102,18 @@ class Atari:
   def close(self) -> None:
     """Closes the emulator."""
     self._env.close()
+
+
+def _own_actions(names: list[str], own: list[str]) -> list[int]:
+  """Returns a game's own actions for those of all games.
+
+  Not every game has all eighteen of the console, as emulators count them: where
+  there is no trigger, to pull it changes nothing.
+  """
+  return [
+    own.index(name if name in own else name.removesuffix('FIRE') or own[0])
+    for name in names
+  ]
 
 
 def _observation(frames: np.ndarray) -> protocol.Observation:

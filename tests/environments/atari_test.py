@@ -91,16 +91,31 @@ def test_one_to_thirty_noops(monkeypatch):
   assert min(noops) >= 1 and max(noops) <= 30 and len(set(noops)) > 10
 
 
-def test_full_action_space():
+def test_all_57_games_have_all_actions_on_demand():
   options = dataclasses.replace(_OPTIONS, full_action_space=True)
-  env = atari.Atari('atari_pong', options)
-  assert env.spec.num_actions == 18
-  env.close()
-
-
-def test_all_57_games_exist():
   for name in registry.levels('atari57'):
-    atari.Atari(name, _OPTIONS).close()
+    env = atari.Atari(name, options)
+    assert env.spec.num_actions == 18
+    env.reset()
+    env.step(17)
+    env.close()
+
+
+def test_a_trigger_that_a_game_does_not_have():
+  games = [
+    atari.Atari('atari_skiing', protocol.Options(full_action_space=full))
+    for full in (False, True)
+  ]
+  own, full = (game.spec.action_names for game in games)
+  assert 'fire' not in own
+  frames = []
+  for game, name in zip(games, ('right', 'rightfire'), strict=True):
+    game.reset()
+    action = game.spec.action_names.index(name)
+    frames.append([game.step(action).observation.frame for _ in range(30)])
+    game.close()
+  np.testing.assert_array_equal(*frames)
+  assert len(full) == 18
 
 
 def test_unknown_game_is_the_users_mistake():
