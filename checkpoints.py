@@ -142,6 +142,20 @@ class Checkpoints:
     self._saved_at = time.monotonic()
 
 
+class Elsewhere:
+  """The checkpoints of a learner that is not the first: it writes none."""
+
+  def restore(self) -> bool:
+    """Leaves everything as it is."""
+    return False
+
+  def save_if_due(self) -> None:
+    """Saves nothing."""
+
+  def save(self) -> None:
+    """Saves nothing."""
+
+
 def _restore(checkpoint, path):
   # Of what a checkpoint has besides, and of what is told below.
   tf.get_logger().setLevel('ERROR')

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from impala import losses, rmsprop, structures, vtrace
+from impala.distributed import synchronous
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +57,26 @@ class Learner(tf.Module):
 
   Attributes:
     agent: The `networks.agent.Agent`.
+    group: The learners that update together.
     updates: How many there have been, an int64 variable.
     frames: Environment frames learned from, an int64 variable.
   """
 
-  def __init__(self, agent, hyperparameters: Hyperparameters):
+  def __init__(
+    self,
+    agent,
+    hyperparameters: Hyperparameters,
+    group: synchronous.Alone | None = None,
+  ):
+    """Makes a learner.
+
+    Args:
+      agent: With its variables.
+      hyperparameters: Of all learners of the group together.
+      group: With whom updates are made; None for alone.
+    """
     super().__init__(name='learner')
+    self.group = group or synchronous.Alone()
     self.agent = agent
     self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
     self.frames = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -78,7 +93,8 @@ class Learner(tf.Module):
     """Learns from a batch (Section 4.2).
 
     Args:
-      batch: Time-major: `[T + 1, B, ...]`, the agent state `[B, ...]`.
+      batch: Time-major: `[T + 1, B, ...]`, the agent state `[B, ...]`; this
+        learner's share of the group's.
 
     Returns:
       The `Update`.
@@ -87,15 +103,22 @@ class Learner(tf.Module):
       tf.errors.InvalidArgumentError: The loss or a gradient is not finite;
         nothing has been changed then.
     """
+    return self.group.run(self._update, batch)
+
+  def _update(self, batch):
     h = self._hyperparameters
     variables = self.agent.trainable_variables
     with tf.GradientTape() as tape:
       terms = self._losses(batch)
       total = sum(terms)
+    lag = tf.reduce_mean(tf.cast(self.updates - batch.version, tf.float32))
     gradients = [
       tf.convert_to_tensor(gradient)
       for gradient in tape.gradient(total, variables)
     ]
+    total, *terms, lag = self.group.sum([total, *terms, lag])
+    lag /= self.group.size
+    gradients = self.group.sum(gradients)
     norm = tf.linalg.global_norm(gradients)
     if h.gradient_clipping:
       gradients, _ = tf.clip_by_global_norm(
@@ -103,7 +126,6 @@ class Learner(tf.Module):
       )
     done = tf.cast(self.frames, tf.float32) / h.total_environment_frames
     learning_rate = h.learning_rate * tf.maximum(0.0, 1.0 - done)
-    lag = tf.reduce_mean(tf.cast(self.updates - batch.version, tf.float32))
     finite = [
       tf.debugging.check_numerics(total, 'The loss'),
       tf.debugging.check_numerics(norm, 'The gradient'),

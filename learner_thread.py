@@ -55,10 +55,11 @@ class LearnerThread:
     """Returns whether the stream has ended."""
     frames = int(self._learner.frames)
     waiting_since = time.monotonic()
-    while frames < self._total_frames and not self._stopping.is_set():
+    while frames < self._total_frames:
       batch = self._stream.get()
-      if batch is None:
-        return True
+      leaving = batch is None or self._stopping.is_set()
+      if self._learner.group.any(leaving):
+        return batch is None
       began = time.monotonic()
       update = self._learner.update(batch)
       frames = int(self._learner.frames)

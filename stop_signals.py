@@ -3,6 +3,8 @@
 import signal
 import threading
 
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopSignals:
   """A context in which SIGINT and SIGTERM are a request to stop.
@@ -20,11 +22,14 @@ class StopSignals:
     self._waited = False
 
   def __enter__(self):
-    self._previous = {
-      number: signal.signal(number, self._on_signal)
-      for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    self._previous = {number: signal.getsignal(number) for number in _NUMBERS}
+    self.listen()
     return self
+
+  def listen(self) -> None:
+    """Listens again, where something else has taken the signals over."""
+    for number in _NUMBERS:
+      signal.signal(number, self._on_signal)
 
   def __exit__(self, *_):
     for number, handler in self._previous.items():

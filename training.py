@@ -22,7 +22,7 @@ from impala import (
   reporting,
   stop_signals,
 )
-from impala.distributed import remote_pool
+from impala.distributed import cluster, remote_pool
 from impala.environments import process, protocol, registry
 from impala.networks import agent as agents
 
@@ -42,7 +42,10 @@ def train(config) -> None:
     KeyboardInterrupt: A signal came before there was anything to save.
   """
   tf.random.set_seed(config.seed)
-  logdir = _make_logdir(config.logdir)
+  logdir = pathlib.Path(config.logdir)
+  if config.task > 0:  # The first learner's records are the run's.
+    logdir /= f'learner_{config.task}'
+  _make_writable(logdir)
   levels = registry.levels(config.level_name)
   past = checkpoints.updates(logdir)
   with contextlib.ExitStack() as cleanup:
@@ -60,7 +63,9 @@ def train(config) -> None:
     cleanup.callback(process.close_all, processes)
     spec = processes[0].wait_ready(config.environment_timeout_secs)
 
-    learning, saved = _restore_or_begin(config, logdir, spec)
+    group = cluster.make_group(config)
+    signals.listen()  # The strategy would have SIGTERM for itself.
+    learning, saved = _restore_or_begin(config, logdir, spec, group)
     if learning.frames >= config.total_environment_frames:
       print(
         f'{logdir} has learned from {int(learning.frames)} frames already. A '
@@ -85,7 +90,11 @@ def train(config) -> None:
       process.close_all(processes)
       pool = remote_pool.make_pool(config, learning, spec)
     stream = batches.BatchStream(
-      pool.queue, pool.specs, config.batch_size, _learner_device(), pool.permits
+      pool.queue,
+      pool.specs,
+      config.batch_size // group.size,
+      _learner_device(),
+      pool.permits,
     )
     reporter = reporting.Reporter(
       logdir,
@@ -114,20 +123,18 @@ def train(config) -> None:
     _tell(logdir, reporter, signals)
 
 
-def _make_logdir(path):
-  logdir = pathlib.Path(path)
+def _make_writable(logdir):
   try:
     logdir.mkdir(parents=True, exist_ok=True)
     if not os.access(logdir, os.W_OK):
       raise PermissionError('it is not writable')
   except OSError as error:
     raise protocol.UserError(
-      f'--logdir={path} cannot be used: {error}. Choose another.'
+      f'--logdir={logdir} cannot be used: {error}. Choose another.'
     ) from error
-  return logdir
 
 
-def _restore_or_begin(config, logdir, spec):
+def _restore_or_begin(config, logdir, spec, group):
   """Makes the learner, as it was when the run stopped, and its checkpoints."""
   try:
     agent = agents.make_agent(config.network, spec)
@@ -146,11 +153,15 @@ def _restore_or_begin(config, logdir, spec):
         if hasattr(config, field.name)
       },
     ),
+    group,
   )
-  saved = checkpoints.Checkpoints(
-    learning, logdir, config.checkpoint_interval_secs, config.checkpoints_kept
-  )
+  saved = checkpoints.Elsewhere()
+  if config.task <= 0:
+    saved = checkpoints.Checkpoints(
+      learning, logdir, config.checkpoint_interval_secs, config.checkpoints_kept
+    )
   saved.restore()
+  group.adopt(learning.variables)
   return learning, saved
 
 
@@ -182,6 +193,12 @@ def _watch(thread, pool, stream, reporter, signals, config):
       '--gradient_clipping helps, unless the environment gives such rewards. '
       f'The last checkpoint is kept in {config.logdir}.'
     ) from thread.error
+  if isinstance(thread.error, tf.errors.OpError) and config.task >= 0:
+    raise protocol.UserError(
+      'Another learner is gone '
+      f'({disk.first_line(thread.error)}): start all learners again, and they '
+      'resume from the last checkpoint.'
+    ) from thread.error
   if thread.error is not None:
     raise thread.error
 
@@ -193,6 +210,7 @@ def _tell(logdir, reporter, signals):
     curve = plots.learning_curve(logdir)
   if curve is not None:
     print(f'Learning curve: {curve}')
-  print(f'Checkpoint: {checkpoints.newest(logdir)}')
+  if checkpoint := checkpoints.newest(logdir):
+    print(f'Checkpoint: {checkpoint}')
   if signals.received:
     print(f'Stopped by {signals.received}; the same command resumes.')

@@ -1,4 +1,4 @@
-"""Where the learner is, and how to speak with it."""
+"""Where the learners are, and how to speak with them."""
 
 import ipaddress
 import json
@@ -8,33 +8,75 @@ import socket
 
 import grpc
 
+from impala.distributed import synchronous
 from impala.environments import protocol
 
 _DEFAULT_ADDRESS = 'localhost:8470'
 
 
-def learner_address(config) -> str:
-  """Returns the learner's 'host:port'.
+def learner_hosts(config) -> list[str]:
+  """Returns each learner's 'host:port' for its actors.
 
-  It is what `--learner_hosts` says; else the job 'learner', 'chief' or 'worker'
-  of `TF_CONFIG`; else one on this machine.
+  They are what `--learner_hosts` says; else the job 'learner' or 'worker' of
+  `TF_CONFIG`; else one on this machine.
 
   Raises:
-    UserError: It is not one address, or none.
+    UserError: They are no addresses.
   """
   addresses = list(config.learner_hosts) or _of_tf_config()
-  if len(addresses) > 1:
+  for address in addresses:
+    host, _, port = address.rpartition(':')
+    if not host or not port.isdecimal() or int(port) > 65534:
+      raise protocol.UserError(
+        f'{address!r} in --learner_hosts is no host:port, such as '
+        f'{_DEFAULT_ADDRESS}.'
+      )
+  return addresses or [_DEFAULT_ADDRESS]
+
+
+def learner_of_actor(config) -> str:
+  """Returns the address of the learner that an actor belongs to."""
+  addresses = learner_hosts(config)
+  return addresses[config.task % len(addresses)]
+
+
+def own_address(config) -> str:
+  """Returns the address of the learner that this is.
+
+  Raises:
+    UserError: There are fewer learners.
+  """
+  addresses = learner_hosts(config)
+  if config.task >= len(addresses):
     raise protocol.UserError(
-      f'There are {len(addresses)} learners in {",".join(addresses)}: this '
-      'version supports a single one.'
+      f'--task={config.task} of {len(addresses)} learners: they count from 0, '
+      'and --learner_hosts names each.'
     )
-  address = addresses[0] if addresses else _DEFAULT_ADDRESS
-  host, _, port = address.rpartition(':')
-  if not host or not port.isdecimal() or int(port) > 65535:
+  return addresses[config.task]
+
+
+def make_group(config) -> synchronous.Alone:
+  """Returns the learners that update together; waits for them to be there.
+
+  Each speaks to the others at the port after that for its actors.
+
+  Raises:
+    UserError: The batch can't be shared among them.
+  """
+  addresses = learner_hosts(config) if config.task >= 0 else []
+  if len(addresses) < 2:
+    return synchronous.Alone()
+  if config.batch_size % len(addresses):
     raise protocol.UserError(
-      f'--learner_hosts={address} is no host:port, such as {_DEFAULT_ADDRESS}.'
+      f'--batch_size={config.batch_size} cannot be shared by {len(addresses)} '
+      'learners: make it a multiple of that.'
     )
-  return address
+  own_address(config)
+  neighbours = []
+  for address in addresses:
+    host, _, port = address.rpartition(':')
+    neighbours.append(f'{host}:{int(port) + 1}')
+  return synchronous.Group(neighbours, config.task)
 
 
 def _of_tf_config():
@@ -43,7 +85,7 @@ def _of_tf_config():
     return []
   try:
     jobs = json.loads(text)['cluster']
-    return next(jobs[j] for j in ('learner', 'chief', 'worker') if j in jobs)
+    return next(jobs[job] for job in ('learner', 'worker') if job in jobs)
   except (ValueError, KeyError, TypeError, StopIteration) as error:
     raise protocol.UserError(
       'The environment variable TF_CONFIG has no learner: write it as '

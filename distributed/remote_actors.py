@@ -24,7 +24,7 @@ def act(config) -> None:
     EnvironmentFailure: A level does not start, or keeps failing.
     KeyboardInterrupt: A signal came before it acted.
   """
-  address = cluster.learner_address(config)
+  address = cluster.learner_of_actor(config)
   credentials = cluster.channel_credentials(config)
   first = config.task * config.num_envs
   with contextlib.ExitStack() as cleanup:
@@ -87,6 +87,7 @@ class _Sender(threading.Thread):
   def run(self):
     try:
       self._learner.join()
+      print('The learner bids welcome.', flush=True)
       self._exchange([])
       self._permit(self._pool.totals().actors)
       while True:

@@ -266,7 +266,7 @@ def make_pool(config, learning, spec) -> RemotePool:
   Raises:
     UserError: The address can't be used.
   """
-  address = cluster.learner_address(config)
+  address = cluster.own_address(config)
   credentials = cluster.server_credentials(config, address)
   try:
     pool = RemotePool(

@@ -26,30 +26,44 @@ def _no_tf_config(monkeypatch):
 
 
 def test_the_learners_address(monkeypatch):
-  assert cluster.learner_address(_config()) == 'localhost:8470'
-  for job in ('learner', 'chief', 'worker'):
+  assert cluster.learner_hosts(_config()) == ['localhost:8470']
+  for job in ('learner', 'worker'):
     monkeypatch.setenv('TF_CONFIG', f'{{"cluster": {{"{job}": ["a:1"]}}}}')
-    assert cluster.learner_address(_config()) == 'a:1'
+    assert cluster.learner_hosts(_config()) == ['a:1']
   given = _config(learner_hosts=['b:2'])
-  assert cluster.learner_address(given) == 'b:2'
+  assert cluster.learner_hosts(given) == ['b:2']
 
 
-@pytest.mark.parametrize('address', ['', 'a', 'a:', ':1', 'a:b', 'a:65536'])
+@pytest.mark.parametrize('address', ['', 'a', 'a:', ':1', 'a:b', 'a:65535'])
 def test_no_address(address):
   with pytest.raises(protocol.UserError, match='host:port'):
-    cluster.learner_address(_config(learner_hosts=[address]))
+    cluster.learner_hosts(_config(learner_hosts=[address]))
 
 
-def test_several_learners_are_too_many():
-  with pytest.raises(protocol.UserError, match='2 learners'):
-    cluster.learner_address(_config(learner_hosts=['a:1', 'b:1']))
+def test_actors_are_shared_among_learners():
+  hosts = ['a:1', 'b:1']
+  assert [
+    cluster.learner_of_actor(_config(learner_hosts=hosts, task=task))
+    for task in range(4)
+  ] == hosts * 2
+  assert cluster.own_address(_config(learner_hosts=hosts, task=1)) == 'b:1'
+  with pytest.raises(protocol.UserError, match='--task=2 of 2 learners'):
+    cluster.own_address(_config(learner_hosts=hosts, task=2))
+
+
+def test_a_batch_that_cannot_be_shared():
+  config = _config(learner_hosts=['a:1', 'b:1'], task=0, batch_size=3)
+  with pytest.raises(protocol.UserError, match='--batch_size=3'):
+    cluster.make_group(config)
+  alone = _config(learner_hosts=['a:1', 'b:1'], task=-1, batch_size=3)
+  assert cluster.make_group(alone).size == 1
 
 
 @pytest.mark.parametrize('text', ['{', '{}', '[]', '{"cluster": {"ps": []}}'])
 def test_no_tf_config(monkeypatch, text):
   monkeypatch.setenv('TF_CONFIG', text)
   with pytest.raises(protocol.UserError, match='TF_CONFIG'):
-    cluster.learner_address(_config())
+    cluster.learner_hosts(_config())
 
 
 @pytest.mark.parametrize('host', ['localhost', '127.0.0.1', '[::1]'])

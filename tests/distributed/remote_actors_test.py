@@ -45,9 +45,9 @@ class _Process:
   def output(self):
     return self._path.read_text(errors='replace')
 
-  def wait_for(self, text, seconds=60):
+  def wait_for(self, text, seconds=60, times=1):
     deadline = time.monotonic() + seconds
-    while text not in self.output():
+    while self.output().count(text) < times:
       assert self.process.poll() is None, self.output()
       assert time.monotonic() < deadline, self.output()
       time.sleep(0.05)
@@ -57,12 +57,16 @@ class _Process:
     return self.process.wait(60)
 
 
+def _free_address():
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return f'localhost:{free.getsockname()[1]}'
+
+
 @pytest.fixture
 def cluster(tmp_path):
   """Starts processes of one cluster; leaves none behind."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    address = f'localhost:{free.getsockname()[1]}'
+  address = _free_address()
   started = []
 
   def start(job, task=0, *more):
@@ -144,6 +148,7 @@ def test_a_learner_that_is_killed_and_comes_back(cluster):
   assert learner.end() == 0 and actor.end() == 0
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_and_one_that_is_frozen(cluster):
   learner = cluster('learner')
   actors = [cluster('actor', task) for task in range(3)]
@@ -154,6 +159,7 @@ def test_an_actor_that_is_killed_and_one_that_is_frozen(cluster):
   actors[1].process.send_signal(signal.SIGSTOP)
   _wait_for_frames(cluster.logdir, _frames(cluster.logdir) + 2000)
   again = cluster('actor', 0)  # Under the same number.
+  again.wait_for('welcome', times=2)
   actors[1].process.send_signal(signal.SIGCONT)
   _wait_for_frames(cluster.logdir, _frames(cluster.logdir) + 2000)
   psutil.wait_procs(children, timeout=20)
@@ -192,9 +198,7 @@ def test_an_address_in_use(cluster, tmp_path):
 
 
 def test_a_local_cluster(tmp_path):
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    address = f'localhost:{free.getsockname()[1]}'
+  address = _free_address()
   command = [
     sys.executable, '-m', 'impala.distributed.local_cluster', '--actors=2',
     f'--address={address}', '--', *_FLAGS, f'--logdir={tmp_path / "run"}',
@@ -209,3 +213,32 @@ def test_a_local_cluster(tmp_path):
   gone, alive = psutil.wait_procs(children, timeout=20)
   assert gone and not alive
   assert list((tmp_path / 'run').glob('ckpt-*.index'))
+
+
+@pytest.mark.slow
+def test_two_learners(cluster):
+  hosts = f'--learner_hosts={_free_address()},{_free_address()}'
+  learners = [cluster('learner', task, hosts) for task in range(2)]
+  actors = [cluster('actor', task, hosts) for task in range(2)]
+  _wait_for_frames(cluster.logdir, 2000)
+  while not list(cluster.logdir.glob('ckpt-*.index')):
+    time.sleep(0.1)
+  # One that dies ends the other, and both resume.
+  learners[1].process.kill()
+  learners[1].process.wait()
+  assert learners[0].process.wait(90) == 1
+  last = learners[0].output().splitlines()[-1]
+  assert last.startswith('impala: Another learner is gone')
+  before = _frames(cluster.logdir)
+  learners = [cluster('learner', task, hosts) for task in range(2)]
+  _wait_for_frames(cluster.logdir, before + 1000)
+  # One that is told to stop takes the other with it, and both are well.
+  assert learners[1].end() == 0
+  assert learners[0].process.wait(60) == 0
+  for actor in actors:
+    assert actor.end() == 0
+  frames = [
+    _frames(logdir) for logdir in (cluster.logdir, cluster.logdir / 'learner_1')
+  ]
+  assert frames[0] == frames[1]
+  assert not list((cluster.logdir / 'learner_1').glob('ckpt-*'))
