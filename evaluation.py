@@ -1,15 +1,8 @@
-"""Plays whole episodes with a trained agent, many at once.
-
-An episode is decided by its number: its seed is its environment's and that of
-its actions. So it does not matter which environment plays it, beside which
-others, or in which run of a test, but for a rare rounding that depends on the
-batch; and none that was begun is left out, which would favour the short ones.
-"""
+"""Plays whole episodes with a trained agent, many at once."""
 
 import contextlib
 import itertools
 import logging
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,29 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from impala import actor, actor_pool, dynamic_batching, structures
-from impala.environments import process, protocol, registry, step_op
+from impala import actor, actor_pool, dynamic_batching, schedule, structures
+from impala.environments import process, protocol, step_op
 
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _MOMENTS_AHEAD = 32  # Of what draws them.
-_SHARE = 1000  # Episodes of a process: their seeds are sent in one message.
-_SEED_LIMIT = 2**31 - 1
-
-
-class Episode(NamedTuple):
-  """One to be played."""
-
-  level: str
-  number: int  # Within its level.
-
-
-class Result(NamedTuple):
-  """What came of an episode."""
-
-  episode: Episode
-  episode_return: float
-  length: int  # Agent steps.
 
 
 class Stopped(Exception):
@@ -50,7 +26,7 @@ class Stopped(Exception):
 class Moment(NamedTuple):
   """A step of an episode before its action is taken, or the end of it."""
 
-  episode: Episode
+  episode: schedule.Episode
   step: int
   frame: np.ndarray
   action: int
@@ -58,12 +34,6 @@ class Moment(NamedTuple):
   value: float
   episode_return: float  # So far.
   over: bool = False  # Then all but the return is as in the last step.
-
-
-def episode_seed(seed: int, episode: Episode) -> int:
-  """Returns the seed of an episode in a test with the seed `seed`."""
-  entropy = [seed, episode.number, *episode.level.encode()]
-  return int(np.random.SeedSequence(entropy).generate_state(1)[0]) % _SEED_LIMIT
 
 
 def make_policy(agent, greedy: bool):
@@ -144,8 +114,8 @@ class Evaluator:
     self._channels = {}
 
   def play(
-    self, episodes: Sequence[Episode], stopped: Callable[[], object]
-  ) -> Iterator[Result]:
+    self, episodes: Sequence[schedule.Episode], stopped: Callable[[], object]
+  ) -> Iterator[schedule.Result]:
     """Plays all episodes, in no certain order.
 
     Args:
@@ -159,7 +129,7 @@ class Evaluator:
       UserError: A level can't be made, or differs from the agent's.
       EnvironmentFailure: An environment failed too often.
     """
-    for share in _deal(episodes, self._num_environments):
+    for share in schedule.deal(episodes, self._num_environments):
       self._shares.put(share)
     threads = [
       threading.Thread(target=self._run, daemon=True)
@@ -184,7 +154,7 @@ class Evaluator:
         thread.join()
 
   def watch(
-    self, episodes: Sequence[Episode], stopped: Callable[[], object]
+    self, episodes: Sequence[schedule.Episode], stopped: Callable[[], object]
   ) -> Iterator[Moment]:
     """Plays episodes one after another, as `play` does.
 
@@ -236,7 +206,7 @@ class Evaluator:
       thread.join()
 
   def _watch(self, episode):
-    seed = episode_seed(self._seed, episode)
+    seed = schedule.episode_seed(self._seed, episode)
     with self._open(episode.level, [seed]) as handle:
       env_output, _ = step_op.first(handle, self._spec)
       env_output, action = first_step(env_output), tf.zeros([1], tf.int32)
@@ -296,7 +266,7 @@ class Evaluator:
     failures, left = 0, list(share)
     while left:
       level = left[0].level
-      seeds = [episode_seed(self._seed, episode) for episode in left]
+      seeds = [schedule.episode_seed(self._seed, episode) for episode in left]
       try:
         with self._open(level, seeds) as handle:
           for result in self._play_in(handle, list(left), seeds):
@@ -359,23 +329,9 @@ class Evaluator:
         return
       env_output = self._play_episode(handle, env_output, tf.constant(seed))
       info = env_output.info
-      yield Result(
+      yield schedule.Result(
         episode, float(info.episode_return[0]), int(info.episode_step[0])
       )
-
-
-def _deal(episodes, num_environments):
-  """Yields shares of episodes, level after level, of one level each."""
-  levels = {}
-  for episode in episodes:
-    levels.setdefault(episode.level, []).append(episode)
-  for level, of_level in levels.items():
-    if registry.episodes_are_independent(level):
-      shares = max(num_environments, math.ceil(len(of_level) / _SHARE))
-    else:
-      shares = len(of_level)  # A process each.
-    for first in range(min(shares, len(of_level))):
-      yield of_level[first::shares]
 
 
 def _make_play_episode(agent, policy, spec):

@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping
 
-from impala import disk, evaluation, scores
+from impala import disk, schedule, scores
 from impala.environments import atari57, dmlab30, protocol
 
 _RECORD = {'checkpoint', 'environment_frames', 'policy', 'levels', 'suite'}
@@ -23,7 +23,7 @@ def suite_of(level: str, references: str) -> scores.Suite | None:
   return None
 
 
-def score(results: Iterable[evaluation.Result], references: str) -> dict:
+def score(results: Iterable[schedule.Result], references: str) -> dict:
   """Scores episodes, by level, and by suite where all of its levels are there.
 
   Args:

@@ -5,7 +5,7 @@ import csv
 import fcntl
 import pathlib
 
-from impala import csv_log, evaluation
+from impala import csv_log, schedule
 from impala.environments import protocol
 
 FIELDS = ('test', 'checkpoint', 'level', 'episode', 'return', 'length')
@@ -62,7 +62,7 @@ class TestLog:
     elif not data.endswith(b'\n'):
       self._file.write('\r\n')  # After a line that was cut short.
 
-  def add(self, result: evaluation.Result) -> None:
+  def add(self, result: schedule.Result) -> None:
     """Takes note of an episode; it is in the file when this returns."""
     self.results[result.episode] = result
     self._writer.writerow(
@@ -85,8 +85,8 @@ class TestLog:
 
 def _result(row):
   try:
-    return evaluation.Result(
-      evaluation.Episode(row['level'], int(row['episode'])),
+    return schedule.Result(
+      schedule.Episode(row['level'], int(row['episode'])),
       float(row['return']),
       int(row['length']),
     )

@@ -13,6 +13,7 @@ from impala import (
   disk,
   evaluation,
   progress,
+  schedule,
   score_files,
   stop_signals,
   test_log,
@@ -177,7 +178,7 @@ class _Tester:
         'Give the same command again.'
       ) from error
     episodes = [
-      evaluation.Episode(level, number)
+      schedule.Episode(level, number)
       for level in self._levels
       for number in range(config.test_num_episodes)
     ]
@@ -253,7 +254,7 @@ class _Tester:
       folder.mkdir(exist_ok=True)
     for level in self._levels:
       episodes = [
-        evaluation.Episode(level, number)
+        schedule.Episode(level, number)
         for number in range(
           min(config.video_num_episodes, config.test_num_episodes)
         )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from impala import evaluation
+from impala import evaluation, schedule
 from impala.environments import process, protocol
 from impala.networks import agent as agents
 
@@ -60,13 +60,13 @@ def play(launcher, agent):
 
 
 def _episodes(level, count):
-  return [evaluation.Episode(level, number) for number in range(count)]
+  return [schedule.Episode(level, number) for number in range(count)]
 
 
 def test_all_episodes_that_start_count_however_long_they_are(play):
   episodes = _episodes(_BANDIT, 40)
   outcomes = {
-    episode: bandit.outcome(evaluation.episode_seed(1, episode))
+    episode: bandit.outcome(schedule.episode_seed(1, episode))
     for episode in episodes
   }
   assert 10 < sum(outcomes.values()) < 30
@@ -107,7 +107,7 @@ def test_a_process_for_each_episode_where_others_would_change_it(
   together = play(episodes, environments=2)
   assert len(play.started) == 2
   monkeypatch.setattr(
-    evaluation.registry, 'episodes_are_independent', lambda _: False
+    schedule.registry, 'episodes_are_independent', lambda _: False
   )
   assert play(episodes, environments=2) == together
   assert len(play.started) == 5

@@ -3,13 +3,13 @@ import json
 
 import pytest
 
-from impala import evaluation, score_files
+from impala import schedule, score_files
 from impala.environments import atari57, dmlab30, protocol
 
 
 def _results(level, returns, length=10):
   return [
-    evaluation.Result(evaluation.Episode(level, number), value, length)
+    schedule.Result(schedule.Episode(level, number), value, length)
     for number, value in enumerate(returns)
   ]
 

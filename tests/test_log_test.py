@@ -2,13 +2,13 @@ import csv
 
 import pytest
 
-from impala import evaluation, test_log
+from impala import schedule, test_log
 from impala.environments import protocol
 
 
 def _result(number, episode_return=1.5, level='level'):
-  episode = evaluation.Episode(level, number)
-  return evaluation.Result(episode, episode_return, 10)
+  episode = schedule.Episode(level, number)
+  return schedule.Result(episode, episode_return, 10)
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@ import csv
 import pytest
 from PIL import Image
 
-from impala import evaluation, score_files, tournament
+from impala import schedule, score_files, tournament
 from impala.environments import dmlab30
 
 
 def _record(frames, returns):
   results = [
-    evaluation.Result(evaluation.Episode(level, number), value + number, 10)
+    schedule.Result(schedule.Episode(level, number), value + number, 10)
     for level, value in returns.items()
     for number in range(2)
   ]

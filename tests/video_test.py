@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impala import evaluation, video
+from impala import evaluation, schedule, video
 from impala.environments import protocol
 
-_EPISODE = evaluation.Episode('doom_basic', 3)
+_EPISODE = schedule.Episode('doom_basic', 3)
 
 
 def _spec(shape, actions=3, names=('left', 'right', 'attack')):

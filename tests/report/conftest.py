@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from impala import evaluation, score_files
+from impala import schedule, score_files
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def make_run(tmp_path):
     )
     if returns:
       results = [
-        evaluation.Result(evaluation.Episode(level, number), value, 10)
+        schedule.Result(schedule.Episode(level, number), value, 10)
         for level, values in returns.items()
         for number, value in enumerate(values)
       ]
