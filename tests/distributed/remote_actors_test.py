@@ -114,7 +114,7 @@ def _wait_for_frames(logdir, frames, seconds=90):
 
 def test_counts_agree_on_both_sides(cluster):
   actors = [cluster('actor', task) for task in range(2)]  # Before the learner.
-  learner = cluster('learner', 0, '--total_environment_frames=20000')
+  learner = cluster('learner', 0, '--total_environment_frames=6000')
   assert learner.process.wait(100) == 0
   for actor in actors:
     assert actor.end() == 0
@@ -124,13 +124,15 @@ def test_counts_agree_on_both_sides(cluster):
     int(re.search(r'(\d+) unrolls were sent', actor.output())[1])
     for actor in actors
   )
-  # What the learner had in its queue and its staging area is not learned from.
-  assert learned <= sent <= learned + 4 * 4 + 2
+  # What the learner had in its queue and its staging area is not learned from;
+  # what it took from each environment in its last moments was not answered.
+  assert learned - 4 <= sent <= learned + 4 * 4 + 2
   assert float(row['batch_fill']) > 0
   assert 0 <= float(row['policy_lag']) < 50
   assert any(float(r['environment_wait']) for r in _metrics(cluster.logdir))
 
 
+@pytest.mark.slow
 def test_a_learner_that_is_killed_and_comes_back(cluster):
   actor = cluster('actor', 0)
   learner = cluster('learner')
