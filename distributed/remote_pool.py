@@ -146,6 +146,7 @@ class RemotePool:
     """Refuses actors from now on; no more trajectories come."""
     self.queue.close(cancel_pending_enqueues=True)
     self._server.stop(_GRACE_SECONDS).wait()
+    print(f'{self.received} unrolls were received.')
 
   def _handlers(self):
     def unary(method, request, reply):

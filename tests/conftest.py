@@ -35,14 +35,17 @@ def launcher(broken):
 
 
 @pytest.fixture
-def time_limit():
-  """Nothing may hang: after two minutes, what runs is interrupted."""
+def time_limit(request):
+  """Nothing may hang: after two minutes, what runs is interrupted.
+
+  A module's TIME_LIMIT_SECONDS says otherwise.
+  """
 
   def interrupt(*_):
     raise TimeoutError('The test takes too long.')
 
   previous = signal.signal(signal.SIGALRM, interrupt)
-  signal.alarm(120)
+  signal.alarm(getattr(request.module, 'TIME_LIMIT_SECONDS', 120))
   yield
   signal.alarm(0)
   signal.signal(signal.SIGALRM, previous)

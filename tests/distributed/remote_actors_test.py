@@ -16,6 +16,7 @@ import pytest
 from impala import experiment
 
 pytestmark = pytest.mark.usefixtures('time_limit')
+TIME_LIMIT_SECONDS = 400  # Of many processes, each of which imports TensorFlow.
 
 _ROOT = pathlib.Path(experiment.__file__).parent
 _FLAGS = [
@@ -124,9 +125,10 @@ def test_counts_agree_on_both_sides(cluster):
     int(re.search(r'(\d+) unrolls were sent', actor.output())[1])
     for actor in actors
   )
-  # What the learner had in its queue and its staging area is not learned from;
-  # what it took from each environment in its last moments was not answered.
-  assert learned - 4 <= sent <= learned + 4 * 4 + 2
+  received = int(re.search(r'(\d+) unrolls were rec', learner.output())[1])
+  # What came in its last moments was neither learned from nor answered: at most
+  # one unroll of each environment.
+  assert learned <= received and sent <= received <= sent + 4
   assert float(row['batch_fill']) > 0
   assert 0 <= float(row['policy_lag']) < 50
   assert any(float(r['environment_wait']) for r in _metrics(cluster.logdir))

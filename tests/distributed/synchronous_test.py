@@ -40,7 +40,7 @@ def learn(tmp_path):
       for task, path in enumerate(paths)
     ]
     try:
-      assert [process.wait(100) for process in running] == [0] * size
+      assert [process.wait(300) for process in running] == [0] * size
     finally:
       for process in running:
         process.kill()
