@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import threading
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -15,7 +16,7 @@ _BATCH_AXES = structures.Trajectory(
 
 
 class BatchStream:
-  """Batches on their way from the actors' queue to the learner.
+  """Batches on their way from the actors to the learner.
 
   A thread of its own keeps the staging area full.
 
@@ -23,12 +24,20 @@ class BatchStream:
     error: What ended the stream, or None.
   """
 
-  def __init__(self, queue, specs, batch_size: int, device: str, permits=None):
+  def __init__(
+    self,
+    take: Callable[[], structures.Trajectory],
+    specs: structures.Trajectory,
+    batch_size: int,
+    device: str,
+    permits: tf.queue.QueueBase | None = None,
+  ):
     """Makes a stream that `start` starts.
 
     Args:
-      queue: Of flattened trajectories.
-      specs: A `structures.Trajectory` of their tensor specs.
+      take: Waits for a batch; raises `tf.errors.CancelledError` or
+        `OutOfRangeError` when no more come.
+      specs: Of a trajectory.
       batch_size: B.
       device: The learner's.
       permits: A queue that gets one element for each unroll of a batch, when
@@ -42,24 +51,15 @@ class BatchStream:
       lambda spec: tf.zeros(spec.shape, spec.dtype), batched
     )._replace(version=tf.fill([batch_size], tf.constant(_END, tf.int64)))
     self.error = None
-
-    @tf.function(autograph=False)
-    def dequeue():
-      trajectories = [
-        tf.nest.pack_sequence_as(specs, queue.dequeue())
-        for _ in range(batch_size)
-      ]
-      return _stack(trajectories)
-
-    self._dequeue = dequeue
+    self._take = take
     self._thread = threading.Thread(target=self._fill, daemon=True)
 
   def start(self) -> None:
-    """Starts to take trajectories from the queue."""
+    """Starts to take batches."""
     self._thread.start()
 
   def get(self) -> structures.Trajectory | None:
-    """Waits for the next batch; None, once, when the queue is closed."""
+    """Waits for the next batch; None, once, at the end."""
     if self._permits is not None:
       # Closed permits mean that the end is on its way.
       with contextlib.suppress(tf.errors.CancelledError):
@@ -70,9 +70,9 @@ class BatchStream:
   def _fill(self):
     try:
       while True:
-        self._staging.put(self._dequeue())
+        self._staging.put(self._take())
     except (tf.errors.CancelledError, tf.errors.OutOfRangeError):
-      pass  # The queue is closed.
+      pass  # No more come.
     except Exception as error:
       self.error = error
     self._staging.put(self._end)
@@ -93,10 +93,36 @@ def batch_specs(specs: structures.Trajectory, batch_size: int):
   )
 
 
-def _stack(trajectories):
-  return structures.Trajectory(
-    *(
-      tf.nest.map_structure(lambda *t, axis=axis: tf.stack(t, axis), *fields)
-      for axis, *fields in zip(_BATCH_AXES, *trajectories, strict=True)
-    )
+def dequeuer(
+  queue: tf.queue.QueueBase, specs: structures.Trajectory, batch_size: int
+) -> Callable[[], structures.Trajectory]:
+  """Makes a tf.function that takes a batch from a queue of trajectories."""
+
+  @tf.function(autograph=False)
+  def dequeue():
+    unrolls = [queue.dequeue() for _ in range(batch_size)]
+    return stack(unrolls, specs, tf.stack)
+
+  return dequeue
+
+
+def stack(unrolls, specs: structures.Trajectory, function: Callable):
+  """Makes trajectories a time-major batch.
+
+  Args:
+    unrolls: A list of flat trajectories.
+    specs: Theirs.
+    function: `tf.stack` or `np.stack`.
+
+  Returns:
+    A `structures.Trajectory` of what the function returns.
+  """
+  axes = [
+    axis
+    for axis, field in zip(_BATCH_AXES, specs, strict=True)
+    for _ in tf.nest.flatten(field)
+  ]
+  columns = zip(axes, *unrolls, strict=True)
+  return tf.nest.pack_sequence_as(
+    specs, [function(column, axis) for axis, *column in columns]
   )

@@ -75,6 +75,7 @@ def train(config) -> None:
       return
     _write_config(logdir, config)
 
+    batch_size = config.batch_size // group.size
     if local:
       pool = local_actors.make_pool(
         config,
@@ -86,15 +87,13 @@ def train(config) -> None:
         # Alone, it alternates with the learner, so that a seed decides all.
         lockstep=config.num_actors == 1,
       )
+      take = batches.dequeuer(pool.queue, pool.specs, batch_size)
     else:
       process.close_all(processes)
-      pool = remote_pool.make_pool(config, learning, spec)
+      pool = remote_pool.make_pool(config, learning, spec, batch_size)
+      take = pool.take_batch
     stream = batches.BatchStream(
-      pool.queue,
-      pool.specs,
-      config.batch_size // group.size,
-      _learner_device(),
-      pool.permits,
+      take, pool.specs, batch_size, _learner_device(), pool.permits
     )
     reporter = reporting.Reporter(
       logdir,

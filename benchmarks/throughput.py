@@ -128,8 +128,11 @@ class _Whole:
       timeout=60.0,
       lockstep=False,
     )
+    take = batches.dequeuer(
+      self._pool.queue, self._pool.specs, FLAGS.batch_size
+    )
     self._stream = batches.BatchStream(
-      self._pool.queue, self._pool.specs, FLAGS.batch_size, '/cpu:0'
+      take, self._pool.specs, FLAGS.batch_size, '/cpu:0'
     )
     self._stream.start()
     self._pool.start(processes)

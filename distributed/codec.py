@@ -23,19 +23,6 @@ def signature(*nests) -> str:
   return hashlib.sha256(json.dumps(flat).encode()).hexdigest()
 
 
-def maximum_bytes(specs: Sequence[tf.TensorSpec]) -> int:
-  """Returns how many bytes tensors of these specs have at most."""
-  return sum(
-    spec.shape.num_elements()
-    * (
-      _LENGTH.itemsize + _MOST_LETTERS
-      if spec.dtype == tf.string
-      else spec.dtype.size
-    )
-    for spec in specs
-  )
-
-
 def encode(tensors: Sequence[np.ndarray]) -> bytes:
   """Returns tensors as bytes.
 
@@ -54,28 +41,51 @@ def encode(tensors: Sequence[np.ndarray]) -> bytes:
   return b''.join(parts)
 
 
-def decode(data: bytes, specs: Sequence[tf.TensorSpec]) -> list[np.ndarray]:
-  """Returns the tensors, which may share the memory of `data`.
+class Decoder:
+  """Makes bytes tensors of specs again. Thread-safe.
 
-  Raises:
-    ValueError: These are no tensors of these specs.
+  Attributes:
+    maximum_bytes: That such tensors have.
   """
-  tensors, offset = [], 0
-  for spec in specs:
-    count = spec.shape.num_elements()
-    if spec.dtype == tf.string:
-      texts, offset = _strings(data, offset, count)
-      tensor = np.array(texts, object)
-    else:
-      dtype = np.dtype(spec.dtype.as_numpy_dtype)
-      tensor = np.frombuffer(data, dtype, count, offset)
-      offset += count * dtype.itemsize
-      if dtype.kind == 'b' and tensor.view(np.uint8).max(initial=0) > 1:
-        raise ValueError('A truth value is neither 0 nor 1.')
-    tensors.append(tensor.reshape(spec.shape))
-  if offset != len(data):
-    raise ValueError(f'{len(data)} bytes, but {offset} are expected.')
-  return tensors
+
+  def __init__(self, specs: Sequence[tf.TensorSpec]):
+    # Taken apart once: specs are slow to ask.
+    self._fields = [
+      (
+        np.dtype(spec.dtype.as_numpy_dtype),  # Strings are objects.
+        spec.shape.num_elements(),
+        tuple(spec.shape),
+      )
+      for spec in specs
+    ]
+    self.maximum_bytes = sum(
+      count
+      * (
+        _LENGTH.itemsize + _MOST_LETTERS if dtype.hasobject else dtype.itemsize
+      )
+      for dtype, count, _ in self._fields
+    )
+
+  def __call__(self, data: bytes) -> list[np.ndarray]:
+    """Returns the tensors, which may share the memory of `data`.
+
+    Raises:
+      ValueError: These are no tensors of these specs.
+    """
+    tensors, offset = [], 0
+    for dtype, count, shape in self._fields:
+      if dtype.hasobject:
+        texts, offset = _strings(data, offset, count)
+        tensor = np.array(texts, object)
+      else:
+        tensor = np.frombuffer(data, dtype, count, offset)
+        offset += tensor.nbytes
+        if dtype.kind == 'b' and tensor.view(np.uint8).max(initial=0) > 1:
+          raise ValueError('A truth value is neither 0 nor 1.')
+      tensors.append(tensor.reshape(shape))
+    if offset != len(data):
+      raise ValueError(f'{len(data)} bytes, but {offset} are expected.')
+    return tensors
 
 
 def _strings(data, offset, count):

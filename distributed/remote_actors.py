@@ -80,7 +80,7 @@ class _Sender(threading.Thread):
     self._learner = learner
     self._pool = pool
     self._variables = agent.trainable_variables
-    self._specs = remote_pool.variable_specs(self._variables)
+    self._decode = codec.Decoder(remote_pool.variable_specs(self._variables))
     self._version = version
     self._first = first
 
@@ -107,7 +107,7 @@ class _Sender(threading.Thread):
       int(self._pool.queue.size())
       and len(unrolls) < remote_pool.MAXIMUM_UNROLLS
     ):
-      number, *tensors = [t.numpy() for t in self._pool.queue.dequeue()]
+      number, *tensors = self._pool.queue.dequeue()
       # Its number is that among the actors of all processes.
       unrolls.append(codec.encode([number + self._first, *tensors]))
     return unrolls
@@ -115,7 +115,7 @@ class _Sender(threading.Thread):
   def _exchange(self, unrolls):
     version, parameters = self._learner.exchange(unrolls, self._pool.totals())
     if parameters:
-      values = codec.decode(parameters, self._specs)
+      values = self._decode(parameters)
       for variable, value in zip(self._variables, values, strict=True):
         variable.assign(value)
     self._version.assign(version)

@@ -10,8 +10,14 @@ import grpc
 import numpy as np
 import tensorflow as tf
 
-from impala import actor, actor_pool, structures
-from impala.distributed import cluster, codec, service_pb2
+from impala import actor, actor_pool, batches, structures
+from impala.distributed import (
+  cluster,
+  codec,
+  inbox,
+  service_pb2,
+  unroll_reader,
+)
 from impala.environments import protocol
 
 SERVICE = 'impala.distributed.Learner'
@@ -60,7 +66,6 @@ class RemotePool:
 
   Attributes:
     specs: Of the trajectories, a `structures.Trajectory`.
-    queue: Where they come out, flattened.
     permits: None.
     error: None.
     address: Where the service listens, 'host:port'.
@@ -76,6 +81,7 @@ class RemotePool:
     num_actions: int,
     variables: Sequence[tf.Variable],
     updates: tf.Variable,
+    batch_size: int,
     address: str,
     credentials: grpc.ServerCredentials | None = None,
   ):
@@ -86,6 +92,7 @@ class RemotePool:
       num_actions: That actors choose from.
       variables: The agent's, which actors get.
       updates: The learner's update count.
+      batch_size: Trajectories in a batch.
       address: 'host:port'; port 0 for any.
       credentials: Where given, TLS is spoken.
 
@@ -93,14 +100,9 @@ class RemotePool:
       OSError: The address can't be listened at.
     """
     self.specs = specs
-    self._flat_specs = tf.nest.flatten(specs)
-    self.queue = tf.queue.FIFOQueue(
-      1,
-      [s.dtype for s in self._flat_specs],
-      [s.shape for s in self._flat_specs],
-    )
+    self._inbox = inbox.Inbox(batch_size)
     self.received = 0
-    self._num_actions = num_actions
+    self._read = unroll_reader.UnrollReader(specs, num_actions)
     self._variables = variables
     self._updates = updates
     self._signature = run_signature(specs, variables)
@@ -109,7 +111,7 @@ class RemotePool:
     # Guarded by the lock.
     self._incarnations = collections.OrderedDict()
     self._totals = {}  # By task.
-    self._snapshot = (-1, b'')
+    self._snapshot = (-1, b'')  # The newest parameters, as a reply.
     self._server = grpc.server(
       concurrent.futures.ThreadPoolExecutor(_MAXIMUM_ACTORS),
       options=[
@@ -117,7 +119,7 @@ class RemotePool:
         ('grpc.so_reuseport', 0),
         (
           'grpc.max_receive_message_length',
-          MAXIMUM_UNROLLS * codec.maximum_bytes(self._flat_specs) + 4096,
+          MAXIMUM_UNROLLS * self._read.maximum_bytes + 4096,
         ),
       ],
     )
@@ -136,6 +138,20 @@ class RemotePool:
     """Takes trajectories from now on."""
     self._server.start()
 
+  def take_batch(self) -> structures.Trajectory:
+    """Waits for a batch.
+
+    Raises:
+      tf.errors.CancelledError: The pool is closed.
+    """
+    try:
+      unrolls = self._inbox.take()
+    except inbox.Closed:
+      raise tf.errors.CancelledError(None, None, 'closed') from None
+    return tf.nest.map_structure(
+      tf.convert_to_tensor, batches.stack(unrolls, self.specs, np.stack)
+    )
+
   def totals(self) -> actor_pool.Totals:
     """Returns the sums of what the actors tell."""
     with self._lock:
@@ -144,26 +160,28 @@ class RemotePool:
 
   def close(self) -> None:
     """Refuses actors from now on; no more trajectories come."""
-    self.queue.close(cancel_pending_enqueues=True)
+    self._inbox.close()
     self._server.stop(_GRACE_SECONDS).wait()
     print(f'{self.received} unrolls were received.')
 
   def _handlers(self):
-    def unary(method, request, reply):
+    def unary(method, request, serialize):
       return grpc.unary_unary_rpc_method_handler(
-        method, request.FromString, reply.SerializeToString
+        method, request.FromString, serialize
       )
 
     return grpc.method_handlers_generic_handler(
       SERVICE,
       {
         'Join': unary(
-          self._join, service_pb2.JoinRequest, service_pb2.JoinReply
+          self._join,
+          service_pb2.JoinRequest,
+          service_pb2.JoinReply.SerializeToString,
         ),
         'Exchange': unary(
           self._exchange,
           service_pb2.ExchangeRequest,
-          service_pb2.ExchangeReply,
+          bytes,  # Serialized once for all actors.
         ),
       },
     )
@@ -183,9 +201,10 @@ class RemotePool:
       context.abort(
         grpc.StatusCode.FAILED_PRECONDITION, 'another agent: join first'
       )
+    updates = int(self._updates)
     try:
       unrolls = [
-        (unroll.sequence, self._decode(unroll.tensors))
+        (unroll.sequence, self._read(unroll.tensors, updates))
         for unroll in request.unrolls
       ]
     except ValueError as error:
@@ -195,18 +214,13 @@ class RemotePool:
       with incarnation.lock:  # Of the same unrolls, sent twice, too.
         for sequence, unroll in unrolls:
           if sequence > incarnation.last:
-            self.queue.enqueue(unroll)
+            self._inbox.put(unroll)
             incarnation.last = sequence
             with self._lock:
               self.received += 1
-    except tf.errors.CancelledError:
+    except inbox.Closed:
       context.abort(grpc.StatusCode.UNAVAILABLE, 'the learner ends')
-    version, parameters = self._parameters()
-    if (request.learner, request.version) == (self._id, version):
-      parameters = b''
-    return service_pb2.ExchangeReply(
-      learner=self._id, version=version, parameters=parameters
-    )
+    return self._reply(request.learner, request.version)
 
   def _incarnation(self, request):
     """Returns what is known of the sender, and takes note of its totals."""
@@ -224,45 +238,29 @@ class RemotePool:
         self._incarnations.popitem(last=False)
       return incarnation
 
-  def _decode(self, data):
-    """Returns a flat trajectory that can do no harm.
-
-    Raises:
-      ValueError: It could.
-    """
-    flat = codec.decode(data, self._flat_specs)
-    trajectory = tf.nest.pack_sequence_as(self.specs, flat)
-    actions = trajectory.agent_outputs.action
-    if actions.min() < 0 or actions.max() >= self._num_actions:
-      raise ValueError('There is no such action.')
-    if trajectory.actor < 0:
-      raise ValueError('There is no such actor.')
-    for tensor in flat:
-      if tensor.dtype.kind == 'f' and not np.isfinite(tensor).all():
-        raise ValueError('A number is not finite.')
-    # A learner that has resumed may have lost the updates it was made with.
-    version = min(int(trajectory.version), int(self._updates))
-    return tf.nest.flatten(
-      trajectory._replace(version=np.array(max(version, 0), np.int64))
-    )
-
-  def _parameters(self):
-    """Returns the newest update count with its parameters."""
+  def _reply(self, learner, version):
+    """Returns a serialized reply, with parameters if they are newer."""
     with self._lock:
       updates = int(self._updates)
+      reply = service_pb2.ExchangeReply(learner=self._id, version=updates)
+      if (learner, version) == (self._id, updates):
+        return reply.SerializeToString()
       if self._snapshot[0] != updates:
-        data = codec.encode([v.numpy() for v in self._variables])
-        self._snapshot = (updates, data)
-      return self._snapshot
+        reply.parameters = codec.encode(
+          [v.read_value() for v in self._variables]
+        )
+        self._snapshot = (updates, reply.SerializeToString())
+      return self._snapshot[1]
 
 
-def make_pool(config, learning, spec) -> RemotePool:
+def make_pool(config, learning, spec, batch_size: int) -> RemotePool:
   """Makes the pool of the actors that the flags let connect.
 
   Args:
     config: Has experiment.py's flags as attributes.
     learning: The `learner.Learner`.
     spec: The environments'.
+    batch_size: This learner's.
 
   Raises:
     UserError: The address can't be used.
@@ -275,6 +273,7 @@ def make_pool(config, learning, spec) -> RemotePool:
       spec.num_actions,
       learning.agent.trainable_variables,
       learning.updates,
+      batch_size,
       address,
       credentials,
     )

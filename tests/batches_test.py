@@ -46,8 +46,8 @@ def _queue(count, capacity=20):
 
 
 def _stream(queue, permits=None):
-  stream = batches.BatchStream(queue, _SPECS, _B, '/cpu:0', permits)
-
+  take = batches.dequeuer(queue, _SPECS, _B)
+  stream = batches.BatchStream(take, _SPECS, _B, '/cpu:0', permits)
   stream.start()
   return stream
 

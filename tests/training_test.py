@@ -256,10 +256,10 @@ def test_what_is_learned_outlives_an_environment_that_fails(
 
 
 def test_failure_while_batching_is_no_silent_end(tmp_path, monkeypatch):
-  def fail(_):
+  def fail(*_):
     raise ZeroDivisionError('a bug')
 
-  monkeypatch.setattr(batches, '_stack', fail)
+  monkeypatch.setattr(batches, 'stack', fail)
   with pytest.raises(ZeroDivisionError, match='a bug'):
     _train(tmp_path)
 

@@ -134,7 +134,7 @@ def test_tls_takes_only_those_with_a_certificate(tmp_path):
   agent = agents.make_agent('shallow', spec)
   pool = remote_pool.RemotePool(
     actor.trajectory_specs(agent, spec, 3), 3, agent.trainable_variables,
-    tf.Variable(0, dtype=tf.int64), 'localhost:0',
+    tf.Variable(0, dtype=tf.int64), 1, 'localhost:0',
     cluster.server_credentials(flags('learner'), 'localhost:0'),
   )  # fmt: skip
   pool.start()

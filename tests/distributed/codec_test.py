@@ -27,33 +27,34 @@ def _tensors():
 
 def test_there_and_back():
   data = codec.encode(_tensors())
-  assert len(data) <= codec.maximum_bytes(_SPECS)
-  for tensor, again in zip(_tensors(), codec.decode(data, _SPECS), strict=True):
+  decode = codec.Decoder(_SPECS)
+  assert len(data) <= decode.maximum_bytes
+  for tensor, again in zip(_tensors(), decode(data), strict=True):
     assert (tensor.dtype, tensor.shape) == (again.dtype, again.shape)
     np.testing.assert_array_equal(tensor, again)
 
 
 def test_memory_in_any_order():
   tensor = np.arange(6, dtype=np.float32).reshape(3, 2).T
-  (again,) = codec.decode(codec.encode([tensor]), _SPECS[1:2])
+  (again,) = codec.Decoder(_SPECS[1:2])(codec.encode([tensor]))
   np.testing.assert_array_equal(again, tensor)
 
 
 @pytest.mark.parametrize('cut', [1, 5, 13, 20, 30, 1000])
 def test_too_few_bytes(cut):
   with pytest.raises(ValueError, match=r'few|buffer|expected|offset'):
-    codec.decode(codec.encode(_tensors())[:-cut], _SPECS)
+    codec.Decoder(_SPECS)(codec.encode(_tensors())[:-cut])
 
 
 def test_too_many_bytes():
   with pytest.raises(ValueError, match='are expected'):
-    codec.decode(codec.encode(_tensors()) + b'x', _SPECS)
+    codec.Decoder(_SPECS)(codec.encode(_tensors()) + b'x')
 
 
 def test_no_truth_values():
   data = codec.encode([np.array([0, 1, 2, 1], np.uint8)])
   with pytest.raises(ValueError, match='truth'):
-    codec.decode(data, _SPECS[2:3])
+    codec.Decoder(_SPECS[2:3])(data)
 
 
 def test_a_string_that_is_too_long():
@@ -72,7 +73,7 @@ def test_any_bytes_are_tensors_or_an_error():
     start, end = sorted(random.integers(len(damaged) + 1, size=2))
     for some in (damaged, damaged[start:end]):
       try:
-        tensors = codec.decode(bytes(some), _SPECS)
+        tensors = codec.Decoder(_SPECS)(bytes(some))
       except ValueError:
         continue
       assert [t.shape for t in tensors] == [s.shape for s in _SPECS]

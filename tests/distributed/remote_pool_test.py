@@ -30,7 +30,8 @@ def pool(agent):
     _SPEC.num_actions,
     agent.trainable_variables,
     tf.Variable(5, dtype=tf.int64),
-    'localhost:0',
+    batch_size=1,
+    address='localhost:0',
   )
   pool.start()
   yield pool
@@ -77,10 +78,8 @@ def _unroll(pool, number=0, **changes):
 
 
 def _take(pool, count):
-  return [
-    tf.nest.pack_sequence_as(pool.specs, pool.queue.dequeue())
-    for _ in range(count)
-  ]
+  """Returns trajectories with a batch dimension of 1."""
+  return [pool.take_batch() for _ in range(count)]
 
 
 def _later(function, *arguments):
@@ -97,7 +96,7 @@ def test_unrolls_come_out_in_order(pool, connect):
   learner.join()
   unrolls = [_unroll(pool, number) for number in range(5)]
   thread, _ = _later(learner.exchange, unrolls, _TOTALS)
-  assert [int(t.actor) for t in _take(pool, 5)] == list(range(5))
+  assert [int(t.actor[0]) for t in _take(pool, 5)] == list(range(5))
   thread.join()
   assert pool.received == 5
   assert pool.totals() == _TOTALS
@@ -115,9 +114,8 @@ def test_parameters_only_where_they_are_newer(pool, connect, agent):
   learner = connect()
   version, parameters = learner.exchange([], _TOTALS)
   assert version == 5
-  values = codec.decode(
-    parameters, remote_pool.variable_specs(agent.trainable_variables)
-  )
+  specs = remote_pool.variable_specs(agent.trainable_variables)
+  values = codec.Decoder(specs)(parameters)
   for value, variable in zip(values, agent.trainable_variables, strict=True):
     np.testing.assert_array_equal(value, variable.numpy())
   assert learner.exchange([], _TOTALS) == (5, b'')
@@ -133,7 +131,6 @@ def test_a_slow_learner_blocks_actors(pool, connect):
   ]
   time.sleep(0.5)
   assert all(thread.is_alive() for thread in threads)
-  assert int(pool.queue.size()) == 1
   assert pool.received <= 1
   _take(pool, 9)
   for thread in threads:
@@ -153,16 +150,16 @@ def test_what_is_sent_twice_is_taken_once(pool):
     time.sleep(0.3)
     first.cancel()  # The answer is lost, while the learner has no room.
     second = call.future(request)
-    assert [int(t.actor) for t in _take(pool, 2)] == [1, 2]
+    assert [int(t.actor[0]) for t in _take(pool, 2)] == [1, 2]
     second.result(timeout=30)
     request.unrolls.add(sequence=3, tensors=_unroll(pool, 3))
     third = call.future(request)
-    assert [int(t.actor) for t in _take(pool, 1)] == [3]
+    assert [int(t.actor[0]) for t in _take(pool, 1)] == [3]
     third.result(timeout=30)
     # Another process of the same task begins at 1.
     request.incarnation = 'b'
     fourth = call.future(request)
-    assert [int(t.actor) for t in _take(pool, 3)] == [1, 2, 3]
+    assert [int(t.actor[0]) for t in _take(pool, 3)] == [1, 2, 3]
     fourth.result(timeout=30)
   assert pool.received == 6
 
@@ -199,7 +196,7 @@ def test_what_would_do_harm_is_refused(pool, connect, change, reason):
 def test_versions_of_a_learner_that_was_lost(pool, connect):
   unrolls = [_unroll(pool, version=v) for v in (3, 99, -7)]
   thread, _ = _later(connect().exchange, unrolls, _TOTALS)
-  assert [int(t.version) for t in _take(pool, 3)] == [3, 5, 0]
+  assert [int(t.version[0]) for t in _take(pool, 3)] == [3, 5, 0]
   thread.join()
 
 
@@ -233,8 +230,8 @@ def test_malformed_messages_do_no_harm(pool, connect):
 
   def take():
     while not stop.is_set():
-      if int(pool.queue.size()):
-        pool.queue.dequeue()
+      if len(pool._inbox):
+        pool.take_batch()
       else:
         time.sleep(0.001)
 
@@ -255,7 +252,7 @@ def test_malformed_messages_do_no_harm(pool, connect):
     stop.set()
     taker.join()
   thread, _ = _later(connect().exchange, [_unroll(pool, 7)], _TOTALS)
-  while int(_take(pool, 1)[0].actor) != 7:
+  while int(_take(pool, 1)[0].actor[0]) != 7:
     pass
   thread.join(30)
   assert not thread.is_alive()
@@ -287,7 +284,7 @@ def test_a_learner_that_comes_back(agent, pool):
   def start(address, updates):
     learner = remote_pool.RemotePool(
       pool.specs, 3, agent.trainable_variables,
-      tf.Variable(updates, dtype=tf.int64), address,
+      tf.Variable(updates, dtype=tf.int64), 1, address,
     )  # fmt: skip
     learner.start()
     return learner
@@ -301,7 +298,7 @@ def test_a_learner_that_comes_back(agent, pool):
     time.sleep(1.0)
     second = start(first.address, updates=9)
     try:
-      assert int(_take(second, 1)[0].actor) == 4
+      assert int(_take(second, 1)[0].actor[0]) == 4
       thread.join(30)
       # The same count, but another learner: its parameters may differ.
       ((version, parameters),) = results
@@ -317,5 +314,5 @@ def test_an_address_that_is_taken(pool, agent):
   with pytest.raises(OSError, match='cannot be listened at'):
     remote_pool.RemotePool(
       pool.specs, 3, agent.trainable_variables,
-      tf.Variable(0, dtype=tf.int64), pool.address,
+      tf.Variable(0, dtype=tf.int64), 1, pool.address,
     )  # fmt: skip
