@@ -106,6 +106,20 @@ def dequeuer(
   return dequeue
 
 
+def share(
+  batch: structures.Trajectory, index: int, count: int
+) -> structures.Trajectory:
+  """Returns one of `count` equal parts of a batch."""
+  return structures.Trajectory(
+    *(
+      tf.nest.map_structure(
+        lambda t, axis=axis: tf.split(t, count, axis)[index], field
+      )
+      for axis, field in zip(_BATCH_AXES, batch, strict=True)
+    )
+  )
+
+
 def stack(unrolls, specs: structures.Trajectory, function: Callable):
   """Makes trajectories a time-major batch.
 

@@ -10,7 +10,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 from absl import app, flags, logging
 
 from impala import losses, testing, training, vtrace
-from impala.distributed import remote_actors
+from impala.distributed import cluster, remote_actors
 from impala.environments import dmlab30, process, protocol
 from impala.networks import agent
 
@@ -52,7 +52,15 @@ flags.DEFINE_enum(
   'job_name', 'learner', ['learner', 'actor'], 'What a task does.'
 )
 flags.DEFINE_list(
-  'learner_hosts', [], "The learner's host:port; TF_CONFIG is read without."
+  'learner_hosts',
+  [],
+  "Each learner's host:port; without, TF_CONFIG or --num_learners tell.",
+)
+flags.DEFINE_integer(
+  'num_learners',
+  0,
+  'In a Slurm step: its first so many tasks are learners, the others actors.',
+  0,
 )
 flags.DEFINE_integer('num_envs', 1, 'Environments of one actor process.', 1)
 flags.DEFINE_string('tls_authority', '', "PEM file: who signed the others'.")
@@ -177,13 +185,11 @@ def main(argv):
   ours = FLAGS.get_key_flags_for_module(sys.modules[__name__])
   config = types.SimpleNamespace(**{flag.name: flag.value for flag in ours})
   try:
-    if config.job_name == 'actor' and config.task < 0:
-      raise protocol.UserError(
-        '--job_name=actor needs a --task: 0, 1, … for each actor process.'
-      )
     if config.mode == 'test':
       testing.test(config, {flag.name for flag in ours if flag.present})
-    elif config.job_name == 'actor':
+      return
+    config = cluster.resolve(config)
+    if config.job_name == 'actor':
       remote_actors.act(config)
     else:
       training.train(config)

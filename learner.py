@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from impala import losses, rmsprop, structures, vtrace
+from impala import batches, losses, rmsprop, structures, vtrace
 from impala.distributed import synchronous
 
 
@@ -71,7 +71,7 @@ class Learner(tf.Module):
     """Makes a learner.
 
     Args:
-      agent: With its variables.
+      agent: With its variables, made in the group's scope.
       hyperparameters: Of all learners of the group together.
       group: With whom updates are made; None for alone.
     """
@@ -81,12 +81,13 @@ class Learner(tf.Module):
     self.updates = tf.Variable(0, dtype=tf.int64, trainable=False)
     self.frames = tf.Variable(0, dtype=tf.int64, trainable=False)
     self._hyperparameters = hyperparameters
-    self.optimizer = rmsprop.RMSProp(
-      agent.trainable_variables,
-      hyperparameters.decay,
-      hyperparameters.momentum,
-      hyperparameters.epsilon,
-    )
+    with self.group.scope():
+      self.optimizer = rmsprop.RMSProp(
+        agent.trainable_variables,
+        hyperparameters.decay,
+        hyperparameters.momentum,
+        hyperparameters.epsilon,
+      )
 
   @tf.function(autograph=False)
   def update(self, batch: structures.Trajectory) -> Update:
@@ -103,9 +104,17 @@ class Learner(tf.Module):
       tf.errors.InvalidArgumentError: The loss or a gradient is not finite;
         nothing has been changed then.
     """
-    return self.group.run(self._update, batch)
+    replicas = self.group.replicas
+    update = self.group.run(
+      lambda index: self._update(batches.share(batch, index, replicas))
+    )
+    with tf.control_dependencies(update):
+      self.frames.assign_add(self._hyperparameters.frames_per_update)
+      self.updates.assign_add(1)
+    return update
 
   def _update(self, batch):
+    """One replica's part in an update, from its part of the batch."""
     h = self._hyperparameters
     variables = self.agent.trainable_variables
     with tf.GradientTape() as tape:
@@ -117,7 +126,7 @@ class Learner(tf.Module):
       for gradient in tape.gradient(total, variables)
     ]
     total, *terms, lag = self.group.sum([total, *terms, lag])
-    lag /= self.group.size
+    lag /= self.group.size * self.group.replicas
     gradients = self.group.sum(gradients)
     norm = tf.linalg.global_norm(gradients)
     if h.gradient_clipping:
@@ -134,8 +143,7 @@ class Learner(tf.Module):
       self.optimizer.apply(
         [tf.identity(gradient) for gradient in gradients], learning_rate
       )
-      self.frames.assign_add(h.frames_per_update)
-      self.updates.assign_add(1)
+      total = tf.identity(total)
     return Update(total, *terms, norm, learning_rate, lag)
 
   def _losses(self, batch):

@@ -140,10 +140,7 @@ class _Tester:
       raise protocol.UserError(
         f'--video needs images, but {self._levels[0]} gives vectors.'
       )
-    try:
-      self._agent = agents.make_agent(config.network, self._spec)
-    except ValueError as error:
-      raise protocol.UserError(str(error)) from error
+    self._agent = agents.from_flags(config, self._spec)
 
   def _start(self, level, seeds):
     options = registry.options(

@@ -22,7 +22,7 @@ from impala import (
   reporting,
   stop_signals,
 )
-from impala.distributed import cluster, remote_pool
+from impala.distributed import groups, remote_pool
 from impala.environments import process, protocol, registry
 from impala.networks import agent as agents
 
@@ -63,8 +63,9 @@ def train(config) -> None:
     cleanup.callback(process.close_all, processes)
     spec = processes[0].wait_ready(config.environment_timeout_secs)
 
-    group = cluster.make_group(config)
-    signals.listen()  # The strategy would have SIGTERM for itself.
+    devices = _learner_devices()
+    group = groups.make_group(config, devices)
+    signals.listen()  # TensorFlow would have SIGTERM for itself.
     learning, saved = _restore_or_begin(config, logdir, spec, group)
     if learning.frames >= config.total_environment_frames:
       print(
@@ -93,7 +94,7 @@ def train(config) -> None:
       pool = remote_pool.make_pool(config, learning, spec, batch_size)
       take = pool.take_batch
     stream = batches.BatchStream(
-      take, pool.specs, batch_size, _learner_device(), pool.permits
+      take, pool.specs, batch_size, devices[0], pool.permits
     )
     reporter = reporting.Reporter(
       logdir,
@@ -135,10 +136,8 @@ def _make_writable(logdir):
 
 def _restore_or_begin(config, logdir, spec, group):
   """Makes the learner, as it was when the run stopped, and its checkpoints."""
-  try:
-    agent = agents.make_agent(config.network, spec)
-  except ValueError as error:
-    raise protocol.UserError(str(error)) from error
+  with group.scope():
+    agent = agents.from_flags(config, spec)
   learning = learner.Learner(
     agent,
     learner.Hyperparameters(
@@ -170,8 +169,9 @@ def _write_config(logdir, config):
     (logdir / 'config.json').write_text(text + '\n', encoding='utf-8')
 
 
-def _learner_device():
-  return '/gpu:0' if tf.config.list_physical_devices('GPU') else '/cpu:0'
+def _learner_devices():
+  gpus = tf.config.list_physical_devices('GPU')
+  return [f'/gpu:{index}' for index in range(len(gpus))] or ['/cpu:0']
 
 
 def _watch(thread, pool, stream, reporter, signals, config):

@@ -1,156 +1,134 @@
-"""Where the learners are, and how to speak with them."""
+"""Which process of a cluster this is, and where the learners are."""
 
-import ipaddress
-import json
 import os
-import pathlib
-import socket
+import re
+import types
 
-import grpc
+import tensorflow as tf
 
-from impala.distributed import synchronous
 from impala.environments import protocol
 
 _DEFAULT_ADDRESS = 'localhost:8470'
+_DEFAULT_PORT = 8470
+_TF_CONFIG = (
+  'The environment variable TF_CONFIG has no learner: write it as '
+  '{"cluster": {"learner": ["host:port"]}, "task": {"type": "learner", '
+  '"index": 0}}, or unset it and give --learner_hosts.'
+)
 
 
-def learner_hosts(config) -> list[str]:
-  """Returns each learner's 'host:port' for its actors.
+def resolve(config) -> types.SimpleNamespace:
+  """Returns the flags with the place of this process among all.
 
-  They are what `--learner_hosts` says; else the job 'learner' or 'worker' of
-  `TF_CONFIG`; else one on this machine.
+  What `--learner_hosts`, `--job_name` and `--task` leave open is that of Slurm
+  where `--num_learners` asks for it, else that of `TF_CONFIG`, where it is set;
+  else the learner is on this machine.
+
+  Args:
+    config: Has experiment.py's flags as attributes.
 
   Raises:
-    UserError: They are no addresses.
+    UserError: They contradict each other, or what they need is not there.
   """
-  addresses = list(config.learner_hosts) or _of_tf_config()
-  for address in addresses:
+  if config.num_learners:
+    place = _of_slurm(config.num_learners)
+  elif os.environ.get('TF_CONFIG') and not config.learner_hosts:
+    place = _of_tf_config()
+    if config.task >= 0 or 'task' not in place:
+      place = {'learner_hosts': place['learner_hosts']}
+  elif not config.learner_hosts and config.task >= 0:
+    place = {'learner_hosts': [_DEFAULT_ADDRESS]}
+  else:
+    place = {}
+  config = types.SimpleNamespace(**{**vars(config), **place})
+  _check(config)
+  return config
+
+
+def learner_of_actor(config) -> str:
+  """Returns the address of the learner that an actor belongs to."""
+  return config.learner_hosts[config.task % len(config.learner_hosts)]
+
+
+def _check(config):
+  for address in config.learner_hosts:
     host, _, port = address.rpartition(':')
     if not host or not port.isdecimal() or int(port) > 65534:
       raise protocol.UserError(
         f'{address!r} in --learner_hosts is no host:port, such as '
         f'{_DEFAULT_ADDRESS}.'
       )
-  return addresses or [_DEFAULT_ADDRESS]
-
-
-def learner_of_actor(config) -> str:
-  """Returns the address of the learner that an actor belongs to."""
-  addresses = learner_hosts(config)
-  return addresses[config.task % len(addresses)]
-
-
-def own_address(config) -> str:
-  """Returns the address of the learner that this is.
-
-  Raises:
-    UserError: There are fewer learners.
-  """
-  addresses = learner_hosts(config)
-  if config.task >= len(addresses):
+  if config.job_name == 'actor' and config.task < 0:
     raise protocol.UserError(
-      f'--task={config.task} of {len(addresses)} learners: they count from 0, '
-      'and --learner_hosts names each.'
+      '--job_name=actor needs a --task: 0, 1, … for each actor process.'
     )
-  return addresses[config.task]
-
-
-def make_group(config) -> synchronous.Alone:
-  """Returns the learners that update together; waits for them to be there.
-
-  Each speaks to the others at the port after that for its actors.
-
-  Raises:
-    UserError: The batch can't be shared among them.
-  """
-  addresses = learner_hosts(config) if config.task >= 0 else []
-  if len(addresses) < 2:
-    return synchronous.Alone()
-  if config.batch_size % len(addresses):
+  learners = max(len(config.learner_hosts), 1)
+  if config.job_name == 'learner' and config.task >= learners:
     raise protocol.UserError(
-      f'--batch_size={config.batch_size} cannot be shared by {len(addresses)} '
-      'learners: make it a multiple of that.'
+      f'--task={config.task} of {learners} learners: they count from 0, and '
+      '--learner_hosts names each.'
     )
-  own_address(config)
-  neighbours = []
-  for address in addresses:
-    host, _, port = address.rpartition(':')
-    neighbours.append(f'{host}:{int(port) + 1}')
-  return synchronous.Group(neighbours, config.task)
 
 
 def _of_tf_config():
-  text = os.environ.get('TF_CONFIG')
-  if not text:
-    return []
   try:
-    jobs = json.loads(text)['cluster']
-    return next(jobs[job] for job in ('learner', 'worker') if job in jobs)
-  except (ValueError, KeyError, TypeError, StopIteration) as error:
-    raise protocol.UserError(
-      'The environment variable TF_CONFIG has no learner: write it as '
-      '{"cluster": {"learner": ["host:port"]}}, or unset it and give '
-      '--learner_hosts.'
-    ) from error
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    jobs = resolver.cluster_spec().as_dict()
+    job, task = resolver.task_type, resolver.task_id
+    first = jobs.get('chief', [])
+    hosts = jobs.get('learner') or [*first, *jobs.get('worker', [])]
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise protocol.UserError(_TF_CONFIG) from error
+  if not hosts:
+    raise protocol.UserError(_TF_CONFIG)
+  place = {'learner_hosts': hosts}
+  if job == 'actor':
+    place |= {'job_name': 'actor', 'task': task}
+  elif job in ('learner', 'chief', 'worker'):
+    place |= {'task': task + (len(first) if job == 'worker' else 0)}
+  return place
 
 
-def server_credentials(config, address) -> grpc.ServerCredentials | None:
-  """Returns credentials for TLS with client certificates; None for plain text.
-
-  Raises:
-    UserError: Files are missing, or others than this machine's would be served
-      in plain text without `--insecure`.
-  """
-  files = _tls_files(config)
-  if files:
-    authority, certificate, key = files
-    return grpc.ssl_server_credentials(
-      [(key, certificate)], authority, require_client_auth=True
-    )
-  if not config.insecure and not _is_loopback(address.rpartition(':')[0]):
-    raise protocol.UserError(
-      f'{address} can be reached from other machines: give --tls_authority, '
-      '--tls_certificate and --tls_key, or --insecure where the network is '
-      'trusted.'
-    )
-  return None
-
-
-def channel_credentials(config) -> grpc.ChannelCredentials | None:
-  """Returns an actor's credentials for TLS; None for plain text.
-
-  Raises:
-    UserError: Files are missing.
-  """
-  files = _tls_files(config)
-  if not files:
-    return None
-  authority, certificate, key = files
-  return grpc.ssl_channel_credentials(authority, key, certificate)
-
-
-def _tls_files(config):
-  paths = [config.tls_authority, config.tls_certificate, config.tls_key]
-  if not any(paths):
-    return None
-  if not all(paths):
-    raise protocol.UserError(
-      '--tls_authority, --tls_certificate and --tls_key go together.'
-    )
+def _of_slurm(num_learners):
+  """The first tasks of a Slurm step are learners, the others actors."""
   try:
-    return [pathlib.Path(path).read_bytes() for path in paths]
-  except OSError as error:
+    tasks = int(os.environ['SLURM_STEP_NUM_TASKS'])
+    rank = int(os.environ['SLURM_PROCID'])
+    # GPUs are Slurm's to deal. The resolver fails where there are none to deal.
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+      gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+    )
+    addresses = resolver.cluster_spec().job_tasks('worker')
+  except (KeyError, RuntimeError, ValueError) as error:
     raise protocol.UserError(
-      f'{error.filename} cannot be read: {error.strerror}. It is to be a PEM '
-      'file.'
+      f'--num_learners is for the tasks of a Slurm step ({error}): start them '
+      'with srun, or give --learner_hosts, --job_name and --task.'
     ) from error
+  if num_learners > tasks:
+    raise protocol.UserError(
+      f'--num_learners={num_learners} of {tasks} tasks: ask srun for more.'
+    )
+  # The resolver has n10 before n2; Slurm has not.
+  nodes = sorted((a.rpartition(':')[0] for a in addresses), key=_natural)
+  if nodes[rank] != os.environ.get('SLURMD_NODENAME', nodes[rank]):
+    raise protocol.UserError(
+      f'Task {rank} is not on {nodes[rank]}: give srun --distribution=block.'
+    )
+  hosts = []
+  for task, node in enumerate(nodes[:num_learners]):
+    # A learner has two ports.
+    port = _DEFAULT_PORT + 2 * (task - nodes.index(node))
+    hosts.append(f'{node}:{port}')
+  is_learner = rank < num_learners
+  return {
+    'learner_hosts': hosts,
+    'job_name': 'learner' if is_learner else 'actor',
+    'task': rank if is_learner else rank - num_learners,
+  }
 
 
-def _is_loopback(host):
-  try:
-    found = socket.getaddrinfo(host.strip('[]'), None)
-  except OSError as error:
-    raise protocol.UserError(
-      f'The host {host!r} is not known: name one that this machine has.'
-    ) from error
-  return all(ipaddress.ip_address(a[4][0]).is_loopback for a in found)
+def _natural(name):
+  return [
+    (int(part), '') if part.isdecimal() else (0, part)
+    for part in re.split(r'(\d+)', name)
+  ]

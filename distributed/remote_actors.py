@@ -6,8 +6,8 @@ import threading
 import tensorflow as tf
 
 from impala import local_actors, stop_signals
-from impala.distributed import client, cluster, codec, remote_pool
-from impala.environments import process, protocol
+from impala.distributed import client, cluster, codec, remote_pool, tls
+from impala.environments import process
 from impala.networks import agent as agents
 
 _POLL_SECONDS = 0.1
@@ -25,7 +25,7 @@ def act(config) -> None:
     KeyboardInterrupt: A signal came before it acted.
   """
   address = cluster.learner_of_actor(config)
-  credentials = cluster.channel_credentials(config)
+  credentials = tls.channel_credentials(config)
   first = config.task * config.num_envs
   with contextlib.ExitStack() as cleanup:
     signals = cleanup.enter_context(stop_signals.StopSignals())
@@ -35,10 +35,7 @@ def act(config) -> None:
     processes = [start(index) for index in range(config.num_envs)]
     cleanup.callback(process.close_all, processes)
     spec = processes[0].wait_ready(config.environment_timeout_secs)
-    try:
-      agent = agents.make_agent(config.network, spec)
-    except ValueError as error:
-      raise protocol.UserError(str(error)) from error
+    agent = agents.from_flags(config, spec)
     version = tf.Variable(0, dtype=tf.int64, trainable=False)
     pool = local_actors.make_pool(
       config, config.num_envs, agent, spec, version, start, lockstep=True

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from impala import actor, actor_pool, batches, structures
 from impala.distributed import (
-  cluster,
   codec,
   inbox,
   service_pb2,
+  tls,
   unroll_reader,
 )
 from impala.environments import protocol
@@ -265,8 +265,8 @@ def make_pool(config, learning, spec, batch_size: int) -> RemotePool:
   Raises:
     UserError: The address can't be used.
   """
-  address = cluster.own_address(config)
-  credentials = cluster.server_credentials(config, address)
+  address = config.learner_hosts[config.task]
+  credentials = tls.server_credentials(config, address)
   try:
     pool = RemotePool(
       actor.trajectory_specs(learning.agent, spec, config.unroll_length),

@@ -1,23 +1,37 @@
 """Learners that update together: each step is one all-reduce of all of them.
 
-The variables are ordinary ones of each process, alike from the start and
-changed alike. What is reduced are sums, as the loss is one over a batch:
-learners with a share of the batch each do what one does with the whole.
+What is reduced are sums, as the loss is one over a batch: learners, or GPUs,
+with a share of the batch each do what one does with the whole.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 
 class Alone:
-  """The group of a single learner."""
+  """The group of a single learner, with one device.
+
+  Attributes:
+    size: The number of learners.
+    replicas: The devices of each.
+  """
 
   size = 1
+  replicas = 1
 
-  def run(self, function: Callable, *arguments):
-    """Calls a function in which `sum` may be called; for tf.functions."""
-    return function(*arguments)
+  def scope(self) -> contextlib.AbstractContextManager:
+    """Variables that each replica has are to be made in this context."""
+    return contextlib.nullcontext()
+
+  def run(self, function: Callable):
+    """Calls a function, in which `sum` may be called, in each replica.
+
+    For tf.functions. The function gets the replica's index; the first one's
+    results are returned.
+    """
+    return function(0)
 
   def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the sums of all learners' tensors, which have one dtype."""
@@ -34,7 +48,8 @@ class Alone:
 class Group(Alone):
   """The learners of a cluster, which must all make the same calls in turn.
 
-  Where one is gone, the others' calls raise `tf.errors.OpError`.
+  The variables are ordinary ones of each process, alike from the start and
+  changed alike. Where one is gone, the others' calls raise `tf.errors.OpError`.
   """
 
   def __init__(self, addresses: Sequence[str], task: int):
@@ -55,21 +70,18 @@ class Group(Alone):
       )
     )
     self._any = tf.function(
-      lambda flag: self.run(lambda: self.sum([flag])[0] > 0),
+      lambda flag: self.run(lambda _: self.sum([flag])[0] > 0),
       autograph=False,
       input_signature=[tf.TensorSpec([], tf.float32)],
     )
 
-  def run(self, function, *arguments):
+  def run(self, function):
     """As one replica of the strategy."""
-    return self._strategy.run(function, arguments)
+    return self._strategy.run(function, [0])
 
   def sum(self, tensors):
     """Inside `run` alone."""
-    # The copies have a device, which inputs of a tf.function lack.
-    return tf.distribute.get_replica_context().all_reduce(
-      tf.distribute.ReduceOp.SUM, [tf.identity(t) for t in tensors]
-    )
+    return _all_reduce(tensors)
 
   def any(self, flag):
     """One small all-reduce."""
@@ -86,7 +98,7 @@ class Group(Alone):
 
     @tf.function(autograph=False)
     def adopt():
-      def replica():
+      def replica(_):
         values = self.sum(
           [v.read_value() if first else tf.zeros_like(v) for v in variables]
         )
@@ -96,3 +108,40 @@ class Group(Alone):
       self.run(replica)
 
     adopt()
+
+
+class Mirrored(Alone):
+  """A single learner with several devices, mostly the GPUs of a machine."""
+
+  def __init__(self, devices: Sequence[str]):
+    """Makes a replica for each device."""
+    self.replicas = len(devices)
+    self._strategy = tf.distribute.MirroredStrategy(devices)
+
+  def scope(self):
+    """Variables are mirrored by all devices."""
+    return self._strategy.scope()
+
+  def run(self, function):
+    """As a replica on each device."""
+
+    def replica():
+      context = tf.distribute.get_replica_context()
+      return function(tf.get_static_value(context.replica_id_in_sync_group))
+
+    results = self._strategy.run(replica)
+    return tf.nest.map_structure(
+      lambda result: self._strategy.experimental_local_results(result)[0],
+      results,
+    )
+
+  def sum(self, tensors):
+    """Inside `run` alone."""
+    return _all_reduce(tensors)
+
+
+def _all_reduce(tensors):
+  # The copies have a device, which inputs of a tf.function lack.
+  return tf.distribute.get_replica_context().all_reduce(
+    tf.distribute.ReduceOp.SUM, [tf.identity(t) for t in tensors]
+  )

@@ -4,6 +4,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from impala import structures
+from impala.environments import protocol
 from impala.networks import instruction, recurrent, torsos
 
 NETWORKS = ('deep', 'shallow', 'atari_deep', 'atari_shallow')
@@ -142,6 +143,18 @@ def make_agent(network, spec):
     )
   _build(agent, spec)
   return agent
+
+
+def from_flags(config, spec):
+  """Makes the agent that experiment.py's flags name.
+
+  Raises:
+    UserError: The network cannot serve the environment.
+  """
+  try:
+    return make_agent(config.network, spec)
+  except ValueError as error:
+    raise protocol.UserError(str(error)) from error
 
 
 def _make_torso(network, spec):

@@ -1,4 +1,3 @@
-import subprocess
 import types
 
 import pytest
@@ -7,152 +6,144 @@ from impala.distributed import cluster
 from impala.environments import protocol
 
 
-def _config(**flags):
-  return types.SimpleNamespace(
-    **{
-      'learner_hosts': [],
-      'tls_authority': '',
-      'tls_certificate': '',
-      'tls_key': '',
-      'insecure': False,
-      **flags,
-    }
-  )
+def _resolve(**flags):
+  defaults = {
+    'learner_hosts': [],
+    'num_learners': 0,
+    'job_name': 'learner',
+    'task': -1,
+  }
+  return cluster.resolve(types.SimpleNamespace(**{**defaults, **flags}))
+
+
+def _place(**flags):
+  config = _resolve(**flags)
+  return config.job_name, config.task, config.learner_hosts
 
 
 @pytest.fixture(autouse=True)
-def _no_tf_config(monkeypatch):
-  monkeypatch.delenv('TF_CONFIG', raising=False)
+def _nothing_in_the_environment(monkeypatch):
+  for name in (
+    'TF_CONFIG',
+    'SLURM_PROCID',
+    'SLURM_STEP_NUM_TASKS',
+    'SLURM_STEP_NODELIST',
+    'SLURM_STEP_TASKS_PER_NODE',
+    'SLURMD_NODENAME',
+  ):
+    monkeypatch.delenv(name, raising=False)
 
 
-def test_the_learners_address(monkeypatch):
-  assert cluster.learner_hosts(_config()) == ['localhost:8470']
-  for job in ('learner', 'worker'):
-    monkeypatch.setenv('TF_CONFIG', f'{{"cluster": {{"{job}": ["a:1"]}}}}')
-    assert cluster.learner_hosts(_config()) == ['a:1']
-  given = _config(learner_hosts=['b:2'])
-  assert cluster.learner_hosts(given) == ['b:2']
+def test_by_default_the_learner_is_here():
+  assert _place() == ('learner', -1, [])
+  assert _place(task=0) == ('learner', 0, ['localhost:8470'])
+  assert _place(job_name='actor', task=7)[1:] == (7, ['localhost:8470'])
+
+
+def test_all_else_is_kept():
+  assert _resolve(batch_size=7).batch_size == 7
 
 
 @pytest.mark.parametrize('address', ['', 'a', 'a:', ':1', 'a:b', 'a:65535'])
 def test_no_address(address):
   with pytest.raises(protocol.UserError, match='host:port'):
-    cluster.learner_hosts(_config(learner_hosts=[address]))
+    _resolve(learner_hosts=[address])
+
+
+def test_an_actor_without_a_number():
+  with pytest.raises(protocol.UserError, match='needs a --task'):
+    _resolve(job_name='actor')
+
+
+def test_a_learner_too_many():
+  with pytest.raises(protocol.UserError, match='--task=2 of 2 learners'):
+    _resolve(learner_hosts=['a:1', 'b:1'], task=2)
 
 
 def test_actors_are_shared_among_learners():
   hosts = ['a:1', 'b:1']
   assert [
-    cluster.learner_of_actor(_config(learner_hosts=hosts, task=task))
+    cluster.learner_of_actor(
+      _resolve(learner_hosts=hosts, job_name='actor', task=task)
+    )
     for task in range(4)
   ] == hosts * 2
-  assert cluster.own_address(_config(learner_hosts=hosts, task=1)) == 'b:1'
-  with pytest.raises(protocol.UserError, match='--task=2 of 2 learners'):
-    cluster.own_address(_config(learner_hosts=hosts, task=2))
 
 
-def test_a_batch_that_cannot_be_shared():
-  config = _config(learner_hosts=['a:1', 'b:1'], task=0, batch_size=3)
-  with pytest.raises(protocol.UserError, match='--batch_size=3'):
-    cluster.make_group(config)
-  alone = _config(learner_hosts=['a:1', 'b:1'], task=-1, batch_size=3)
-  assert cluster.make_group(alone).size == 1
+@pytest.mark.parametrize(
+  ('cluster_', 'task', 'place'),
+  [
+    ('{"learner": ["a:1"]}', None, ('learner', -1, ['a:1'])),
+    ('{"worker": ["a:1", "b:1"]}', ('worker', 1), ('learner', 1, None)),
+    (
+      '{"chief": ["a:1"], "worker": ["b:1"]}',
+      ('worker', 0),
+      ('learner', 1, ['a:1', 'b:1']),
+    ),
+    ('{"chief": ["a:1"]}', ('chief', 0), ('learner', 0, ['a:1'])),
+    (
+      '{"learner": ["a:1"], "actor": ["b:1", "c:1"]}',
+      ('actor', 1),
+      ('actor', 1, ['a:1']),
+    ),
+  ],
+)
+def test_tf_config(monkeypatch, cluster_, task, place):
+  text = f'{{"cluster": {cluster_}'
+  if task:
+    text += f', "task": {{"type": "{task[0]}", "index": {task[1]}}}'
+  monkeypatch.setenv('TF_CONFIG', text + '}')
+  job, number, hosts = _place()
+  assert (job, number) == place[:2] and place[2] in (hosts, None)
+  # Flags have the last word.
+  assert _place(job_name='actor', task=5)[:2] == ('actor', 5)
+  assert _place(learner_hosts=['x:1']) == ('learner', -1, ['x:1'])
 
 
 @pytest.mark.parametrize('text', ['{', '{}', '[]', '{"cluster": {"ps": []}}'])
 def test_no_tf_config(monkeypatch, text):
   monkeypatch.setenv('TF_CONFIG', text)
   with pytest.raises(protocol.UserError, match='TF_CONFIG'):
-    cluster.learner_hosts(_config())
+    _resolve()
 
 
-@pytest.mark.parametrize('host', ['localhost', '127.0.0.1', '[::1]'])
-def test_this_machine_is_served_in_plain_text(host):
-  assert cluster.server_credentials(_config(), f'{host}:1') is None
+def _slurm(monkeypatch, rank, nodes, tasks, per_node, node=None):
+  monkeypatch.setenv('SLURM_PROCID', str(rank))
+  monkeypatch.setenv('SLURM_STEP_NODELIST', nodes)
+  monkeypatch.setenv('SLURM_STEP_NUM_TASKS', str(tasks))
+  monkeypatch.setenv('SLURM_STEP_TASKS_PER_NODE', per_node)
+  if node:
+    monkeypatch.setenv('SLURMD_NODENAME', node)
 
 
-def test_other_machines_are_not(tmp_path):
-  with pytest.raises(protocol.UserError, match='--insecure'):
-    cluster.server_credentials(_config(), '0.0.0.0:1')
-  insecure = _config(insecure=True)
-  assert cluster.server_credentials(insecure, '0.0.0.0:1') is None
+@pytest.mark.parametrize(
+  ('rank', 'job', 'task'),
+  [(0, 'learner', 0), (1, 'learner', 1), (2, 'actor', 0), (4, 'actor', 2)],
+)
+def test_slurm(monkeypatch, rank, job, task):
+  _slurm(monkeypatch, rank, 'n[1-2]', 5, '3,2')
+  hosts = ['n1:8470', 'n1:8472']  # Each has two ports.
+  assert _place(num_learners=2) == (job, task, hosts)
 
 
-def test_an_unknown_host():
-  with pytest.raises(protocol.UserError, match=r'nowhere\.invalid'):
-    cluster.server_credentials(_config(), 'nowhere.invalid:1')
+def test_nodes_are_in_slurms_order(monkeypatch):
+  _slurm(monkeypatch, 1, 'n[2,10]', 2, '1(x2)', node='n10')
+  hosts = ['n2:8470', 'n10:8470']
+  assert _place(num_learners=2) == ('learner', 1, hosts)
 
 
-def test_files_for_tls(tmp_path):
-  some = _config(tls_key='key.pem')
-  for credentials in (
-    lambda: cluster.channel_credentials(some),
-    lambda: cluster.server_credentials(some, 'localhost:1'),
-  ):
-    with pytest.raises(protocol.UserError, match='go together'):
-      credentials()
-  missing = str(tmp_path / 'missing.pem')
-  names = ('tls_authority', 'tls_certificate', 'tls_key')
-  with pytest.raises(protocol.UserError, match=r'missing\.pem'):
-    cluster.channel_credentials(_config(**dict.fromkeys(names, missing)))
+def test_tasks_that_slurm_has_put_elsewhere(monkeypatch):
+  _slurm(monkeypatch, 1, 'n[1-2]', 4, '2(x2)', node='n2')
+  with pytest.raises(protocol.UserError, match='--distribution=block'):
+    _resolve(num_learners=1)
 
 
-def test_tls_takes_only_those_with_a_certificate(tmp_path):
-  import grpc
-  import tensorflow as tf
+def test_more_learners_than_tasks(monkeypatch):
+  _slurm(monkeypatch, 0, 'n1', 1, '1')
+  with pytest.raises(protocol.UserError, match='--num_learners=2 of 1'):
+    _resolve(num_learners=2)
 
-  from impala import actor
-  from impala.distributed import client, remote_pool
-  from impala.networks import agent as agents
 
-  def make(name, *signing):
-    subprocess.run(
-      [
-        'openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days',
-        '2', '-subj', '/CN=localhost', '-addext',
-        'subjectAltName=DNS:localhost', '-keyout', f'{name}.key', '-out',
-        f'{name}.pem', *signing,
-      ],
-      cwd=tmp_path, check=True, capture_output=True,
-    )  # fmt: skip
-
-  try:
-    make('authority')
-  except FileNotFoundError:
-    pytest.skip('needs openssl')
-  make('learner', '-CA', 'authority.pem', '-CAkey', 'authority.key')
-  make('actor', '-CA', 'authority.pem', '-CAkey', 'authority.key')
-
-  def flags(name):
-    return _config(
-      tls_authority=str(tmp_path / 'authority.pem'),
-      tls_certificate=str(tmp_path / f'{name}.pem'),
-      tls_key=str(tmp_path / f'{name}.key'),
-    )
-
-  spec = protocol.Spec((2,), 3, 'float32')
-  agent = agents.make_agent('shallow', spec)
-  pool = remote_pool.RemotePool(
-    actor.trajectory_specs(agent, spec, 3), 3, agent.trainable_variables,
-    tf.Variable(0, dtype=tf.int64), 1, 'localhost:0',
-    cluster.server_credentials(flags('learner'), 'localhost:0'),
-  )  # fmt: skip
-  pool.start()
-  try:
-    signature = remote_pool.run_signature(pool.specs, agent.trainable_variables)
-    welcome = client.LearnerClient(
-      pool.address, 0, signature, cluster.channel_credentials(flags('actor'))
-    )
-    welcome.join()
-    welcome.close()
-    authority = (tmp_path / 'authority.pem').read_bytes()
-    for credentials in (None, grpc.ssl_channel_credentials(authority)):
-      stranger = client.LearnerClient(pool.address, 0, signature, credentials)
-      future = stranger._call_join.future(
-        remote_pool.service_pb2.JoinRequest(signature=signature)
-      )
-      with pytest.raises(grpc.RpcError):
-        future.result(timeout=20)
-      stranger.close()
-  finally:
-    pool.close()
+def test_not_in_slurm():
+  with pytest.raises(protocol.UserError, match='start them with srun'):
+    _resolve(num_learners=1)

@@ -192,6 +192,16 @@ def test_an_actor_without_a_learner_can_be_stopped(cluster):
   assert '0 unrolls were sent' in actor.output()
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_learner_that_waits_for_others_can_be_stopped(cluster, number):
+  hosts = f'--learner_hosts={_free_address()},{_free_address()}'
+  learner = cluster('learner', 0, hosts)
+  learner.wait_for('Waiting for the other learners')
+  time.sleep(0.5)
+  assert learner.end(number) == 1
+  assert 'stopped before it began' in learner.output()
+
+
 def test_an_address_in_use(cluster, tmp_path):
   first = cluster('learner')
   first.wait_for('Actors may connect')

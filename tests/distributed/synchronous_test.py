@@ -28,14 +28,18 @@ def _free_port(count):
 
 @pytest.fixture
 def learn(tmp_path):
-  """Runs learners; returns what each of them has in the end."""
+  """Runs learners; returns what each of their devices has in the end."""
 
-  def learn(size, updates):
+  def learn(size, updates, devices=1):
     port = _free_port(size)
-    paths = [tmp_path / f'{size}_{task}.npz' for task in range(size)]
+    paths = [tmp_path / f'{size}_{devices}_{task}_' for task in range(size)]
     running = [
       subprocess.Popen(
-        [sys.executable, _PROGRAM, *map(str, (task, size, port, updates, path))]
+        [
+          sys.executable,
+          _PROGRAM,
+          *map(str, (task, size, port, updates, path, devices)),
+        ]
       )
       for task, path in enumerate(paths)
     ]
@@ -46,28 +50,45 @@ def learn(tmp_path):
         process.kill()
     results = []
     for path in paths:
-      with np.load(path) as arrays:
-        results.append({name: arrays[name] for name in arrays.files})
+      for device in range(devices):
+        with np.load(f'{path}{device}.npz') as arrays:
+          results.append({name: arrays[name] for name in arrays.files})
     return results
 
   return learn
 
 
-def test_two_with_half_a_batch_each_do_what_one_does_with_the_whole(learn):
+@pytest.fixture
+def alone(learn):
+  """What a single learner with one device has after ten updates."""
   (alone,) = learn(1, updates=10)
-  first, second = learn(2, updates=10)
+  assert len(alone['updates']) == 10
+  return alone
+
+
+@pytest.mark.parametrize(
+  ('size', 'devices'), [(2, 1), (1, 2)], ids=['learners', 'devices']
+)
+def test_two_with_half_a_batch_each_do_what_one_does_with_the_whole(
+  learn, alone, size, devices
+):
+  first, second = learn(size, 10, devices)
   assert set(alone) == set(first) == set(second)
   for name in alone:
     np.testing.assert_array_equal(first[name], second[name], name)
     np.testing.assert_allclose(
       first[name], alone[name], rtol=1e-4, atol=1e-6, err_msg=name
     )
-  assert len(alone['updates']) == 10
 
 
 @pytest.mark.slow
-def test_after_a_thousand_updates_they_are_the_same_to_the_bit(learn):
-  first, second = learn(2, updates=1000)
+@pytest.mark.parametrize(
+  ('size', 'devices'), [(2, 1), (1, 2)], ids=['learners', 'devices']
+)
+def test_after_a_thousand_updates_they_are_the_same_to_the_bit(
+  learn, size, devices
+):
+  first, second = learn(size, 1000, devices)
   for name, values in first.items():
     np.testing.assert_array_equal(values, second[name], name)
   # They have learned, and not from nothing.

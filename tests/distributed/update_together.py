@@ -1,6 +1,7 @@
 """A learner of a group, run by synchronous_test.py as a process of its own.
 
-Arguments: task, number of learners, first port, updates, where to save.
+Arguments: task, number of learners, first port, updates, where to save, and
+the devices of a learner.
 """
 
 import sys
@@ -52,15 +53,23 @@ def share(batch, task, size):
   )
 
 
-def main(task, size, port, updates, path):
+def main(task, size, port, updates, path, devices):
   group = synchronous.Alone()
+  if devices > 1:
+    tf.config.set_logical_device_configuration(
+      tf.config.list_physical_devices('CPU')[0],
+      [tf.config.LogicalDeviceConfiguration() for _ in range(devices)],
+    )
+    group = synchronous.Mirrored([f'/cpu:{i}' for i in range(devices)])
   if size > 1:
     addresses = [f'localhost:{port + k}' for k in range(size)]
     group = synchronous.Group(addresses, task)
   # Unlike at first: `adopt` makes them alike.
   tf.random.set_seed(task)
+  with group.scope():
+    agent = agents.make_agent('shallow', SPEC)
   learning = learner.Learner(
-    agents.make_agent('shallow', SPEC),
+    agent,
     learner.Hyperparameters(
       total_environment_frames=1e6,
       frames_per_update=B * T,
@@ -83,10 +92,16 @@ def main(task, size, port, updates, path):
     done.append([float(value) for value in learning.update(batch)])
   assert group.any(task == size - 1)
   assert not group.any(False)
-  np.savez(
-    path, *[v.numpy() for v in learning.variables], updates=np.array(done)
-  )
+  for replica in range(devices):
+    values = [_copy(v, replica).numpy() for v in learning.variables]
+    np.savez(f'{path}{replica}.npz', *values, updates=np.array(done))
+
+
+def _copy(variable, replica):
+  """A replica's own copy of a variable, where there are several."""
+  copies = getattr(variable, 'values', [variable])
+  return copies[replica % len(copies)]
 
 
 if __name__ == '__main__':
-  main(*map(int, sys.argv[1:5]), sys.argv[5])
+  main(*map(int, sys.argv[1:5]), sys.argv[5], int(sys.argv[6]))
