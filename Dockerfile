@@ -24,9 +24,11 @@ RUN apt-get update \
   && useradd --uid 1000 --create-home impala \
   && install --directory --owner=impala /logs
 COPY --from=build /opt/impala /opt/impala
-COPY configs /home/impala/configs
 ENV PATH=/opt/impala/bin:$PATH
+# With docker run --user, a home can be neither entered nor written to.
+ENV MPLCONFIGDIR=/tmp
+WORKDIR /impala
+COPY configs configs
 USER 1000
-WORKDIR /home/impala
 VOLUME /logs
 ENTRYPOINT ["tini", "--", "impala"]
