@@ -14,7 +14,7 @@ TENSORFLOW := $(wildcard $(VENV)/lib/*/site-packages/tensorflow-*.dist-info/RECO
 BUILD_NEEDS := $(shell sed -n "/^requires/{s/.*\[\(.*\)\]/\1/; s/', '/' '/gp}" \
 	pyproject.toml)
 
-.PHONY: build train cluster test test-slow test-cc lint format clean
+.PHONY: build train cluster test test-slow test-cc test-install lint format clean
 
 build: $(VENV)/.built
 
@@ -43,6 +43,10 @@ test: build test-cc
 # What really learns.
 test-slow: build
 	$(BIN)/python -m pytest -m slow
+
+# What a user installs, with the Python that is named.
+test-install: build
+	tests/install.sh $(PYTHON)
 
 # The cores' own tests, which need no TensorFlow: plain, and watched for races.
 test-cc: $(CC_TESTS) $(CC_TESTS:%=%_tsan)
