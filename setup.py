@@ -49,6 +49,7 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.10',
   package_dir={'impala': '.'},
+  script_name='setup.py',  # Otherwise pip takes this file into the package.
   packages=[
     'impala',
     'impala.benchmarks',
