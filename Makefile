@@ -9,19 +9,24 @@ CC_FILES := $(wildcard *.h */*.h */*.cc)
 OPS_SOURCES := $(filter-out $(CC_TEST_SOURCES), \
 	$(wildcard dynamic_batching/*.cc dynamic_batching/*.h \
 	environments/*.cc environments/*.h)) ops_stamp.h setup.py
+TENSORFLOW := $(wildcard $(VENV)/lib/*/site-packages/tensorflow-*.dist-info/RECORD)
+# As pyproject.toml has them, each in its quotes.
+BUILD_NEEDS := $(shell sed -n "/^requires/{s/.*\[\(.*\)\]/\1/; s/', '/' '/gp}" \
+	pyproject.toml)
 
-.PHONY: build train cluster test test-slow test-cc lint format clean
+.PHONY: build train cluster test test-slow test-cc test-install lint format clean
 
 build: $(VENV)/.built
 
-$(VENV)/.installed: requirements.txt
+$(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement requirements.txt
-	touch $@
 
-# Compiles the ops against the TensorFlow in the virtual environment.
-$(VENV)/.built: $(VENV)/.installed $(OPS_SOURCES)
-	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+# Compiles the ops against the TensorFlow in the virtual environment, again when
+# another one is installed there.
+$(VENV)/.built: pyproject.toml $(OPS_SOURCES) $(TENSORFLOW) | $(BIN)/pip
+	$(BIN)/pip install --quiet $(BUILD_NEEDS)
+	$(BIN)/pip install --quiet --no-build-isolation \
+	  --editable '.[atari,doom,video,dev]'
 	touch $@
 
 train: build
@@ -38,6 +43,10 @@ test: build test-cc
 # What really learns.
 test-slow: build
 	$(BIN)/python -m pytest -m slow
+
+# What a user installs, with the Python that is named.
+test-install: build
+	tests/install.sh $(PYTHON)
 
 # The cores' own tests, which need no TensorFlow: plain, and watched for races.
 test-cc: $(CC_TESTS) $(CC_TESTS:%=%_tsan)

@@ -1,6 +1,7 @@
 """IMPALA: trains an agent, or tests one. `--help` lists the flags."""
 
 import os
+import pathlib
 import sys
 import types
 
@@ -199,9 +200,22 @@ def main(argv):
     sys.exit('impala: stopped before it began; there is nothing to save.')
 
 
+def _find(argument):
+  """Lets `--flagfile=configs/…` name the package's own from any directory."""
+  flag, _, path = argument.partition('=')
+  if flag.lstrip('-') == 'flagfile' and not os.path.exists(path):
+    ours = pathlib.Path(__file__).parent / path
+    if ours.is_file():
+      return f'--flagfile={ours}'
+  return argument
+
+
 def run():
   """The entry point `impala`."""
-  app.run(main)
+  if __name__ != '__main__':  # There, --help looks for what it shows.
+    sys.modules['__main__'].__doc__ = __doc__
+    sys.argv[0] = __name__
+  app.run(main, argv=[_find(argument) for argument in sys.argv])
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Installs the package `impala`, whose root is this directory."""
 
+import importlib.metadata
 import pathlib
 import subprocess
 
@@ -11,6 +12,7 @@ CORES = {
   'dynamic_batching': ['batcher.cc', 'ops.cc'],
   'environments': ['channel.cc', 'ops.cc'],
 }
+TENSORFLOW = importlib.metadata.version('tensorflow')
 
 
 class BuildOps(build_ext.build_ext):
@@ -47,6 +49,7 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.10',
   package_dir={'impala': '.'},
+  script_name='setup.py',  # Otherwise pip takes this file into the package.
   packages=[
     'impala',
     'impala.benchmarks',
@@ -67,6 +70,8 @@ setuptools.setup(
   ],
   entry_points={'console_scripts': ['impala = impala.experiment:run']},
   cmdclass={'build_ext': BuildOps},
+  # One wheel for all: ops depend on TensorFlow, not on the interpreter.
+  options={'bdist_wheel': {'py_limited_api': 'cp310'}},
   install_requires=[
     'absl-py',
     'dm-sonnet>=2.0.2',
@@ -74,14 +79,16 @@ setuptools.setup(
     'matplotlib',
     'numpy',
     'tensorboard',
-    'tensorflow>=2.18,<2.22',
+    # TensorFlow's releases promise no binary compatibility, patches neither.
+    f'tensorflow=={TENSORFLOW}',
     'tensorflow-probability>=0.25',
     'tf-keras>=2.18,<2.22',
   ],
   extras_require={
     'atari': ['ale-py>=0.10', 'gymnasium>=1.0', 'opencv-python-headless'],
-    'video': ['imageio[ffmpeg]>=2.30'],
     'doom': ['vizdoom>=1.2', 'opencv-python-headless'],
+    'video': ['imageio[ffmpeg]>=2.30'],
+    'cuda': ['tensorflow[and-cuda]'],
     'dev': [
       'clang-format==19.1.7',
       'kubernetes-validate>=1.30',

@@ -10,6 +10,8 @@ from tensorflow.python.framework import auto_control_deps_utils
 
 from impala import ops_library
 
+_OPS = ops_library.load('dynamic_batching/_ops.so')
+
 # Otherwise two calls in one tf.function would wait for each other, not share.
 auto_control_deps_utils.register_read_only_resource_op('ImpalaBatch')
 tf.no_gradient('ImpalaBatch')
@@ -85,10 +87,6 @@ class BatchedFunction:
     # From now on the instance's own attribute is found before this one.
     return instance.__dict__.setdefault(self._attribute, bound)
 
-  @property
-  def _ops(self):
-    return ops_library.load('dynamic_batching/_ops.so')
-
   def _trace(self, structure, tensors):
     """Traces the function for the first call's signature; all share it."""
     with self._lock:
@@ -120,7 +118,7 @@ class BatchedFunction:
     reads = [tensor for tensor in captured if tensor.dtype == tf.resource]
     # TensorFlow places the calls where their resources are: let these agree.
     with tf.init_scope(), tf.device(reads[0].device if reads else 'CPU:0'):
-      batcher = self._ops.impala_batcher(
+      batcher = _OPS.impala_batcher(
         f=concrete, captured=captured, **self._options
       )
     results = tf.nest.flatten(
@@ -159,7 +157,7 @@ class BatchedFunction:
         tf.nest.flatten(structure), traced.specs, strict=True
       )
     ]
-    outputs = self._ops.impala_batch(
+    outputs = _OPS.impala_batch(
       batcher=traced.batcher,
       inputs=tensors,
       reads=traced.reads,
@@ -186,13 +184,13 @@ class BatchedFunction:
       self._closed = True
       traced = self._traced
     if traced is not None:
-      self._ops.impala_batcher_close(batcher=traced.batcher)
+      _OPS.impala_batcher_close(batcher=traced.batcher)
 
   def statistics(self) -> Statistics:
     """Returns counts since the function was made."""
     if self._traced is None:
       return Statistics(0, 0, 0.0)
-    batches, rows, nanoseconds = self._ops.impala_batcher_statistics(
+    batches, rows, nanoseconds = _OPS.impala_batcher_statistics(
       batcher=self._traced.batcher
     ).numpy()
     return Statistics(int(batches), int(rows), float(nanoseconds) / 1e9)

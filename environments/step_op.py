@@ -9,6 +9,7 @@ import tensorflow as tf
 from impala import ops_library, structures
 from impala.environments import process, protocol
 
+_OPS = ops_library.load('environments/_ops.so')
 _FIRST_OBSERVATION = -1
 
 # What `step` raises where the environment is to be replaced.
@@ -26,10 +27,6 @@ def failure_reason(error: Exception) -> str:
   return found[0] if found else str(error)
 
 
-def _ops():
-  return ops_library.load('environments/_ops.so')
-
-
 def open_channel(
   environment: process.EnvironmentProcess, timeout: float
 ) -> tf.Tensor:
@@ -43,7 +40,7 @@ def open_channel(
     A resource handle; the channel closes with the last copy of it.
   """
   spec = environment.spec
-  return _ops().impala_environment(
+  return _OPS.impala_environment(
     files=list(environment.files),
     seed=environment.options.seed,
     frame_bytes=int(np.prod(spec.frame_shape))
@@ -54,7 +51,7 @@ def open_channel(
 
 def close_channel(handle: tf.Tensor) -> None:
   """Ends the step under way, and every later one, as cancelled."""
-  _ops().impala_environment_close(handle)
+  _OPS.impala_environment_close(handle)
 
 
 class Statistics(NamedTuple):
@@ -66,7 +63,7 @@ class Statistics(NamedTuple):
 
 def statistics(handle: tf.Tensor) -> Statistics:
   """Returns the channel's counts."""
-  replies, nanoseconds = _ops().impala_environment_statistics(handle).numpy()
+  replies, nanoseconds = _OPS.impala_environment_statistics(handle).numpy()
   return Statistics(int(replies), float(nanoseconds) / 1e9)
 
 
@@ -91,7 +88,7 @@ def step(
       traceback.
     tf.errors.CancelledError: The channel was closed or the call cancelled.
   """
-  out = _ops().impala_environment_step(
+  out = _OPS.impala_environment_step(
     environment=handle,
     action=action,
     frame_shape=spec.frame_shape,

@@ -131,6 +131,30 @@ def test_configs_parse(parse, path):
   assert values['logdir'] == f'runs/{path.stem}'
 
 
+def test_flagfile_of_the_package(parse, tmp_path, monkeypatch):
+  argument = '--flagfile=configs/quickstart.flags'
+  monkeypatch.chdir(tmp_path)
+  assert parse(experiment._find(argument))['level_name'] == 'doom_basic'
+  (tmp_path / 'configs').mkdir()
+  (tmp_path / 'configs' / 'quickstart.flags').write_text('--level_name=mine')
+  assert parse(experiment._find(argument))['level_name'] == 'mine'
+
+
+@pytest.mark.parametrize(
+  'argument', ['--flagfile', '--flagfile=', '--logdir=.']
+)
+def test_other_arguments_stay(argument):
+  assert experiment._find(argument) == argument
+
+
+def test_help_of_the_entry_point(tmp_path):
+  code = 'from impala import experiment; experiment.run()'
+  command = [sys.executable, '-c', code, '--help']
+  result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+  assert experiment.__doc__ in result.stdout
+  assert '--level_name' in result.stdout
+
+
 def test_config_of_one_level_has_the_released_defaults(parse):
   values = parse(f'--flagfile={_ROOT / "configs" / "dmlab_level.flags"}')
   changed = {

@@ -9,7 +9,7 @@ from impala.environments import protocol, shared_memory
 
 _SPEC = protocol.Spec(frame_shape=(2, 3, 1), num_actions=2)
 _FRAME = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
-_HEADER = pathlib.Path(shared_memory.__file__).with_name('channel.h')
+_HEADER = pathlib.Path(__file__).parents[2] / 'environments' / 'channel.h'
 
 
 def _text(memory):

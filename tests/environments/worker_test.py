@@ -68,7 +68,8 @@ def test_sigint_is_not_for_workers(launcher):
 def test_processes_of_the_environment_inherit_nothing(launcher):
   environment = _start(launcher, 'Parent-v0')
   (child,) = psutil.Process(environment.pid).children()
-  while not child.cmdline()[1:]:  # Until it has been exec'd.
+  # Until it has been exec'd, and has loaded its libraries.
+  while not child.cmdline()[1:] or child.status() != psutil.STATUS_SLEEPING:
     time.sleep(0.01)
   folder = f'/proc/{child.pid}/fd'
   files = [os.readlink(f'{folder}/{file}') for file in os.listdir(folder)]
