@@ -10,7 +10,7 @@ OPS_SOURCES := $(filter-out $(CC_TEST_SOURCES), \
 	$(wildcard dynamic_batching/*.cc dynamic_batching/*.h \
 	environments/*.cc environments/*.h)) ops_stamp.h setup.py
 
-.PHONY: build train cluster test test-slow test-cc lint format clean
+.PHONY: build train cluster test test-slow test-cc bazel lint format clean
 
 build: $(VENV)/.built
 
@@ -50,6 +50,11 @@ build/cc/%_test: %_test.cc %.cc %.h
 
 build/cc/%_test_tsan: %_test.cc %.cc %.h
 	$(CC_TEST) -fsanitize=thread $< $*.cc -o $@
+
+# The same ops and tests, except for what is slow.
+bazel: $(VENV)/.installed
+	bazel build //...
+	bazel test //...
 
 lint: build
 	$(BIN)/ruff check .
