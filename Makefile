@@ -14,7 +14,8 @@ TENSORFLOW := $(wildcard $(VENV)/lib/*/site-packages/tensorflow-*.dist-info/RECO
 BUILD_NEEDS := $(shell sed -n "/^requires/{s/.*\[\(.*\)\]/\1/; s/', '/' '/gp}" \
 	pyproject.toml)
 
-.PHONY: build train cluster test test-slow test-cc test-install lint format clean
+.PHONY: build train cluster test test-slow test-cc test-install bazel lint format \
+	clean
 
 build: $(VENV)/.built
 
@@ -59,6 +60,11 @@ build/cc/%_test: %_test.cc %.cc %.h
 
 build/cc/%_test_tsan: %_test.cc %.cc %.h
 	$(CC_TEST) -fsanitize=thread $< $*.cc -o $@
+
+# The same ops and tests, except for what is slow.
+bazel: $(VENV)/.installed
+	bazel build //...
+	bazel test //...
 
 lint: build
 	$(BIN)/ruff check .

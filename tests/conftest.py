@@ -2,6 +2,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -49,6 +50,25 @@ def time_limit(request):
   yield
   signal.alarm(0)
   signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture
+def nothing_in_shared_memory():
+  """Asserts that nothing that came into /dev/shm since the start stays there.
+
+  Other processes, such as tests at the same time, may have things there for a
+  moment.
+  """
+  folder = pathlib.Path('/dev/shm')
+  before = set(folder.iterdir())
+
+  def check():
+    deadline = time.monotonic() + 10
+    while left := set(folder.iterdir()) - before:
+      assert time.monotonic() < deadline, left
+      time.sleep(0.02)
+
+  return check
 
 
 @pytest.fixture

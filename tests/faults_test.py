@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -105,12 +104,9 @@ def run(tmp_path):
     one.close()
 
 
-def _shared_memory():
-  return set(pathlib.Path('/dev/shm').iterdir())
-
-
-def test_ctrl_c_and_sigterm_save_and_the_same_command_resumes(run):
-  shared_memory = _shared_memory()
+def test_ctrl_c_and_sigterm_save_and_the_same_command_resumes(
+  run, nothing_in_shared_memory
+):
   frames = 0
   for number in (signal.SIGINT, signal.SIGTERM):
     training = run('gym:CartPole-v1')
@@ -133,13 +129,12 @@ def test_ctrl_c_and_sigterm_save_and_the_same_command_resumes(run):
     frames = saved * 40
   counts = [int(row['environment_frames']) for row in training.metrics()]
   assert counts == sorted(counts)
-  assert _shared_memory() <= shared_memory
+  nothing_in_shared_memory()
 
 
 def test_run_goes_on_whatever_its_environments_do_and_sigkill_leaves_nothing(
-  run,
+  run, nothing_in_shared_memory
 ):
-  shared_memory = _shared_memory()
   training = run(
     'gym:broken_environments:AnythingAtRandom-v0', environment_timeout_secs=2
   )
@@ -151,7 +146,7 @@ def test_run_goes_on_whatever_its_environments_do_and_sigkill_leaves_nothing(
   assert training.wait() == -signal.SIGKILL
   _, alive = psutil.wait_procs(family, timeout=10)
   assert not alive
-  assert _shared_memory() <= shared_memory
+  nothing_in_shared_memory()
   output = training.output()
   assert 'Traceback' not in output.split('lost its environment')[0]
   assert 'gets a new one; the unfinished trajectory is dropped' in output

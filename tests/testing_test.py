@@ -58,7 +58,7 @@ def trained(tmp_path_factory):
   logdir = tmp_path_factory.mktemp('trained')
   stand_in = pathlib.Path(__file__).parent / 'stand_in'
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv('PYTHONPATH', str(stand_in))
+    patch.setenv('PYTHONPATH', str(stand_in), prepend=os.pathsep)
     _train(
       logdir,
       _DICE,

@@ -149,7 +149,7 @@ def test_one_actor_repeats_a_run(tmp_path, monkeypatch):
 
 def _with_stand_in(monkeypatch):
   stand_in = pathlib.Path(__file__).parent / 'stand_in'
-  monkeypatch.setenv('PYTHONPATH', str(stand_in))
+  monkeypatch.setenv('PYTHONPATH', str(stand_in), prepend=os.pathsep)
   monkeypatch.setenv('STAND_IN_EPISODE_SECONDS', '1')
 
 
@@ -246,7 +246,7 @@ def test_what_is_learned_outlives_an_environment_that_fails(
       """
     )
   )
-  monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
   logdir = tmp_path / 'logdir'
   message = _fails(logdir, level_name='gym:failing:Failing-v0', num_actors=2)
   assert 'out of order' in message

@@ -42,10 +42,6 @@ def _engines(parent):
   return [int(pid) for path in children for pid in path.read_text().split()]
 
 
-def _segments():
-  return set(pathlib.Path('/dev/shm').glob('ViZDoom*'))
-
-
 def test_keeps_the_protocol_over_several_episodes():
   env = doom.Doom('doom_basic', _OPTIONS)
   assert env.spec == protocol.Spec((72, 96, 3), 3)
@@ -159,14 +155,13 @@ def test_a_dead_engine_is_an_exception():
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='Reads /proc.')
-def test_a_killed_process_leaves_nothing_behind():
-  before = _segments()
+def test_a_killed_process_leaves_nothing_behind(nothing_in_shared_memory):
   with subprocess.Popen(
     [sys.executable, '-c', _PLAY_FOREVER], stdout=subprocess.PIPE
   ) as process:
     assert process.stdout.readline() == b'playing\n'
     (engine,) = _engines(process.pid)
-    assert _segments() <= before
+    nothing_in_shared_memory()
     process.kill()
   deadline = time.monotonic() + 5
   # A dead one may wait for a while until process 1 takes notice.
