@@ -2,15 +2,24 @@
 
 import contextlib
 import threading
+import time
 
 import tensorflow as tf
 
 from impala import local_actors, stop_signals
-from impala.distributed import client, cluster, codec, remote_pool, tls
+from impala.distributed import (
+  client,
+  cluster,
+  codec,
+  memory,
+  remote_pool,
+  tls,
+)
 from impala.environments import process
 from impala.networks import agent as agents
 
 _POLL_SECONDS = 0.1
+_GATHER_SECONDS = 0.003  # Actors of one batch of inference are as near.
 
 
 def act(config) -> None:
@@ -25,6 +34,7 @@ def act(config) -> None:
     KeyboardInterrupt: A signal came before it acted.
   """
   address = cluster.learner_of_actor(config)
+  memory.keep_large_blocks()
   credentials = tls.channel_credentials(config)
   first = config.task * config.num_envs
   with contextlib.ExitStack() as cleanup:
@@ -76,8 +86,16 @@ class _Sender(threading.Thread):
     self.sent = 0
     self._learner = learner
     self._pool = pool
-    self._variables = agent.trainable_variables
-    self._decode = codec.Decoder(remote_pool.variable_specs(self._variables))
+    variables = agent.trainable_variables
+    specs = remote_pool.variable_specs(variables)
+    self._decode = codec.Decoder(specs)
+
+    @tf.function(autograph=False, input_signature=specs)
+    def assign(*values):
+      for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+    self._assign = assign
     self._version = version
     self._first = first
 
@@ -98,23 +116,25 @@ class _Sender(threading.Thread):
       self.error = error
 
   def _take(self):
-    """Waits for an unroll and takes those that are there besides it."""
-    unrolls = []
-    while not unrolls or (
-      int(self._pool.queue.size())
-      and len(unrolls) < remote_pool.MAXIMUM_UNROLLS
-    ):
+    """Waits for unrolls; those that end at about the same time go together."""
+    unrolls, waited = [], False
+    while len(unrolls) < remote_pool.MAXIMUM_UNROLLS:
+      if unrolls and not int(self._pool.queue.size()):
+        if waited:
+          break
+        time.sleep(_GATHER_SECONDS)
+        waited = True
+        continue
       number, *tensors = self._pool.queue.dequeue()
       # Its number is that among the actors of all processes.
       unrolls.append(codec.encode([number + self._first, *tensors]))
+      waited = False
     return unrolls
 
   def _exchange(self, unrolls):
     version, parameters = self._learner.exchange(unrolls, self._pool.totals())
     if parameters:
-      values = self._decode(parameters)
-      for variable, value in zip(self._variables, values, strict=True):
-        variable.assign(value)
+      self._assign(*self._decode(parameters))
     self._version.assign(version)
 
   def _permit(self, count):

@@ -14,6 +14,7 @@ from impala import actor, actor_pool, batches, structures
 from impala.distributed import (
   codec,
   inbox,
+  memory,
   service_pb2,
   tls,
   unroll_reader,
@@ -103,7 +104,10 @@ class RemotePool:
     self._inbox = inbox.Inbox(batch_size)
     self.received = 0
     self._read = unroll_reader.UnrollReader(specs, num_actions)
-    self._variables = variables
+    # One call for all: eager reads cost more than the copies.
+    self._values = tf.function(
+      lambda: [v.read_value() for v in variables], autograph=False
+    )
     self._updates = updates
     self._signature = run_signature(specs, variables)
     self._id = uuid.uuid4().hex
@@ -246,9 +250,7 @@ class RemotePool:
       if (learner, version) == (self._id, updates):
         return reply.SerializeToString()
       if self._snapshot[0] != updates:
-        reply.parameters = codec.encode(
-          [v.read_value() for v in self._variables]
-        )
+        reply.parameters = codec.encode(self._values())
         self._snapshot = (updates, reply.SerializeToString())
       return self._snapshot[1]
 
@@ -265,6 +267,7 @@ def make_pool(config, learning, spec, batch_size: int) -> RemotePool:
   Raises:
     UserError: The address can't be used.
   """
+  memory.keep_large_blocks()
   address = config.learner_hosts[config.task]
   credentials = tls.server_credentials(config, address)
   try:
