@@ -64,6 +64,9 @@ flags.DEFINE_integer(
   0,
 )
 flags.DEFINE_integer('num_envs', 1, 'Environments of one actor process.', 1)
+flags.DEFINE_bool(
+  'compress_unrolls', False, 'Actors spend CPU on it to spare the network.'
+)
 flags.DEFINE_string('tls_authority', '', "PEM file: who signed the others'.")
 flags.DEFINE_string('tls_certificate', '', 'PEM file: of this process.')
 flags.DEFINE_string('tls_key', '', 'PEM file: its private key.')

@@ -83,6 +83,7 @@ setuptools.setup(
     f'tensorflow=={TENSORFLOW}',
     'tensorflow-probability>=0.25',
     'tf-keras>=2.18,<2.22',
+    'zstandard',
   ],
   extras_require={
     'atari': ['ale-py>=0.10', 'gymnasium>=1.0', 'opencv-python-headless'],

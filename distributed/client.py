@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import grpc
 
-from impala.distributed import remote_pool, service_pb2
+from impala.distributed import codec, remote_pool, service_pb2
 from impala.environments import protocol
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # Seconds between two attempts.
@@ -31,6 +31,7 @@ class LearnerClient:
     task: int,
     signature: str,
     credentials: grpc.ChannelCredentials | None = None,
+    compress: bool = False,
   ):
     """Makes a client; it connects when it is used.
 
@@ -39,6 +40,7 @@ class LearnerClient:
       task: The actor's number.
       signature: See `remote_pool.run_signature`.
       credentials: Where given, TLS is spoken.
+      compress: Whether unrolls are compressed on the way.
     """
     options = [
       *remote_pool.KEEPALIVE,
@@ -50,6 +52,7 @@ class LearnerClient:
     self._address = address
     self._task = task
     self._signature = signature
+    self._compress = compress
     self._incarnation = uuid.uuid4().hex
     self._sequence = 0
     self._known = ('', 0)  # The parameters': learner and version.
@@ -122,7 +125,11 @@ class LearnerClient:
     )
     for unroll in unrolls:
       self._sequence += 1
-      request.unrolls.add(sequence=self._sequence, tensors=unroll)
+      request.unrolls.add(
+        sequence=self._sequence,
+        tensors=codec.compress(unroll) if self._compress else unroll,
+        compressed=self._compress,
+      )
     reply = self._persist(self._call_exchange, request)
     self._known = (reply.learner, reply.version)
     return reply.version, reply.parameters

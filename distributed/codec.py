@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+import zstandard
 
 _LENGTH = np.dtype('<u2')
 _MOST_LETTERS = np.iinfo(_LENGTH).max
@@ -39,6 +40,26 @@ def encode(tensors: Sequence[np.ndarray]) -> bytes:
         raise ValueError(f'A string of {len(text)} bytes is too long to send.')
       parts += [_LENGTH.type(len(text)).tobytes(), text]
   return b''.join(parts)
+
+
+def compress(data: bytes) -> bytes:
+  """Returns bytes that `decompress` makes `data` again."""
+  return zstandard.compress(data, level=1)
+
+
+def decompress(data: bytes, maximum_bytes: int) -> bytes:
+  """Returns what was compressed.
+
+  Raises:
+    ValueError: It is damaged, or more than so many bytes.
+  """
+  try:
+    # Checked first: so much memory is taken.
+    if not 0 <= zstandard.frame_content_size(data) <= maximum_bytes:
+      raise ValueError('What is compressed is of the wrong size.')
+    return zstandard.decompress(data)
+  except zstandard.ZstdError as error:
+    raise ValueError(f'It cannot be decompressed: {error}.') from error
 
 
 class Decoder:

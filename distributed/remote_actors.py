@@ -55,6 +55,7 @@ def act(config) -> None:
       config.task,
       remote_pool.run_signature(pool.specs, agent.trainable_variables),
       credentials,
+      config.compress_unrolls,
     )
     cleanup.callback(learner.close)
     sender = _Sender(learner, pool, agent, version, first)

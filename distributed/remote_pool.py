@@ -208,7 +208,7 @@ class RemotePool:
     updates = int(self._updates)
     try:
       unrolls = [
-        (unroll.sequence, self._read(unroll.tensors, updates))
+        (unroll.sequence, self._read(self._tensors(unroll), updates))
         for unroll in request.unrolls
       ]
     except ValueError as error:
@@ -225,6 +225,11 @@ class RemotePool:
     except inbox.Closed:
       context.abort(grpc.StatusCode.UNAVAILABLE, 'the learner ends')
     return self._reply(request.learner, request.version)
+
+  def _tensors(self, unroll):
+    if not unroll.compressed:
+      return unroll.tensors
+    return codec.decompress(unroll.tensors, self._read.maximum_bytes)
 
   def _incarnation(self, request):
     """Returns what is known of the sender, and takes note of its totals."""

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import zstandard
 
 from impala.distributed import codec
 
@@ -89,3 +90,25 @@ def test_signatures_tell_specs_apart():
   }
   assert len(signatures) == 5
   assert codec.signature(tuple(_SPECS)) == codec.signature(_SPECS)
+
+
+def test_compressed_and_back():
+  data = codec.encode(_tensors()) * 50
+  compressed = codec.compress(data)
+  assert len(compressed) < len(data) / 5
+  assert codec.decompress(compressed, len(data)) == data
+
+
+def test_more_than_is_expected_is_not_decompressed():
+  bomb = codec.compress(bytes(1 << 24))
+  assert len(bomb) < 10_000
+  with pytest.raises(ValueError, match='size'):
+    codec.decompress(bomb, (1 << 24) - 1)
+
+
+def test_what_is_damaged_is_not_decompressed():
+  data = codec.compress(codec.encode(_tensors()))
+  streamed = zstandard.ZstdCompressor(write_content_size=False).compress(b'x')
+  for wrong in (b'', data[:-3], b'x' + data, streamed):
+    with pytest.raises(ValueError, match=r'decompressed|size'):
+      codec.decompress(wrong, 1000)

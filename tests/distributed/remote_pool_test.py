@@ -43,9 +43,9 @@ def connect(pool):
   """Makes clients of the pool."""
   with contextlib.ExitStack() as cleanup:
 
-    def connect(task=0, signature=None):
+    def connect(task=0, signature=None, **options):
       made = client.LearnerClient(
-        pool.address, task, signature or pool._signature
+        pool.address, task, signature or pool._signature, **options
       )
       cleanup.callback(made.close)
       cleanup.callback(made.stop)
@@ -100,6 +100,13 @@ def test_unrolls_come_out_in_order(pool, connect):
   thread.join()
   assert pool.received == 5
   assert pool.totals() == _TOTALS
+
+
+def test_compressed_unrolls(pool, connect):
+  unrolls = [_unroll(pool, number) for number in range(2)]
+  thread, _ = _later(connect(compress=True).exchange, unrolls, _TOTALS)
+  assert [int(t.actor[0]) for t in _take(pool, 2)] == [0, 1]
+  thread.join()
 
 
 def test_totals_are_summed_over_tasks(pool, connect):
