@@ -1,10 +1,10 @@
-"""A learner and its actors, each a process of this machine, in one terminal.
+"""Learners and actors, each a process of this machine, in one terminal.
 
-  python -m impala.distributed.local_cluster --actors=4 -- \
+  python -m impala.distributed.local_cluster --learners=1 --actors=4 -- \
       --flagfile=configs/quickstart.flags --num_envs=4 --logdir=runs/cluster
 
-What follows `--` goes to all of them. The end of the learner, or SIGINT or
-SIGTERM here, ends them all.
+What follows `--` goes to all of them. The end of the first learner, or SIGINT
+or SIGTERM here, ends them all.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ from impala import stop_signals
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer('actors', 4, 'Actor processes.', 1)
-flags.DEFINE_string('address', 'localhost:8470', "The learner's host:port.")
+flags.DEFINE_integer('learners', 1, 'Learner processes.', 1)
+flags.DEFINE_integer('port', 8470, 'The first that learners listen at.', 1)
 
 _EXPERIMENT = pathlib.Path(__file__).parent.parent / 'experiment.py'
 _POLL_SECONDS = 0.2
@@ -35,13 +36,15 @@ def _with_parent():
 
 
 def _start(job, task, arguments):
+  # A learner has two ports.
+  hosts = (f'localhost:{FLAGS.port + 2 * k}' for k in range(FLAGS.learners))
   return subprocess.Popen(
     [
       sys.executable,
       str(_EXPERIMENT),
       f'--job_name={job}',
       f'--task={task}',
-      f'--learner_hosts={FLAGS.address}',
+      f'--learner_hosts={",".join(hosts)}',
       *arguments,
     ],
     preexec_fn=_with_parent,
@@ -63,20 +66,20 @@ def _end(processes):
 
 
 def main(argv):
-  """Runs the cluster; returns the learner's exit code."""
+  """Runs the cluster; returns the first learner's exit code."""
   with stop_signals.StopSignals() as signals:
     signals.wait(0)  # From here on, signals are waited for.
-    learner = _start('learner', 0, argv[1:])
+    learners = [_start('learner', k, argv[1:]) for k in range(FLAGS.learners)]
     actors = [_start('actor', k, argv[1:]) for k in range(FLAGS.actors)]
     try:
-      while learner.poll() is None and not signals.wait(_POLL_SECONDS):
+      while learners[0].poll() is None and not signals.wait(_POLL_SECONDS):
         if all(actor.poll() is not None for actor in actors):
           print('impala: all actors have ended.', file=sys.stderr)
           break
     finally:
-      _end([learner])  # It may save while actors wait.
+      _end(learners)  # The first may save while actors wait.
       _end(actors)
-  return learner.returncode
+  return learners[0].returncode
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ quickstart='--flagfile=configs/quickstart.flags --total_environment_frames=2000'
 impala $quickstart --logdir=run
 impala --mode=test --logdir=run --test_num_episodes=2
 python -m impala.report run
-python -m impala.distributed.local_cluster --address=localhost:8571 \
+python -m impala.distributed.local_cluster --port=8571 \
   --actors=1 -- $quickstart --logdir=cluster
 
 # The sdist's tests of what is compiled; where they lie is no `impala`.

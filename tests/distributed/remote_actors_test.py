@@ -211,17 +211,19 @@ def test_an_address_in_use(cluster, tmp_path):
   assert first.end() == 0
 
 
-def test_a_local_cluster(tmp_path):
-  address = _free_address()
+@pytest.mark.parametrize('learners', [1, 2])
+def test_a_local_cluster(tmp_path, learners):
+  port = _free_address().rpartition(':')[2]
   command = [
     sys.executable, '-m', 'impala.distributed.local_cluster', '--actors=2',
-    f'--address={address}', '--', *_FLAGS, f'--logdir={tmp_path / "run"}',
+    f'--learners={learners}', f'--port={port}', '--', *_FLAGS,
+    f'--logdir={tmp_path / "run"}',
   ]  # fmt: skip
   with (tmp_path / 'output').open('wb') as output:
     running = subprocess.Popen(command, stdout=output, stderr=output)
     _wait_for_frames(tmp_path / 'run', 2000)
     children = psutil.Process(running.pid).children(recursive=True)
-    assert len(children) >= 3
+    assert len(children) >= 2 + learners
     os.kill(running.pid, signal.SIGINT)
     assert running.wait(60) == 0
   gone, alive = psutil.wait_procs(children, timeout=20)
