@@ -39,7 +39,8 @@ SIMPLIFICATIONS = (
   'Copies from the learner to its GPU, records and checkpoints cost nothing.',
   'Messages of a process with several environments have an unroll of each.',
   'The all-reduce is a ring. Its CPU time, that of two learners here, grows '
-  'with the bytes. It does not overlap with the update.',
+  'with the bytes, which are reckoned: what was counted on the loopback '
+  "has others' traffic in it. It does not overlap with the update.",
   'Learners have a batch of their own each, not a share of one.',
 )
 # Each alone, then all of them.
