@@ -31,7 +31,7 @@ KEEPALIVE = (
   ('grpc.keepalive_time_ms', 15_000),
   ('grpc.keepalive_timeout_ms', 15_000),
   ('grpc.keepalive_permit_without_calls', 1),
-  ('grpc.http2.min_recv_ping_interval_without_data_ms', 10_000),
+  ('grpc.http2.min_ping_interval_without_data_ms', 10_000),
   ('grpc.http2.max_pings_without_data', 0),
 )
 
