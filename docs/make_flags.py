@@ -11,7 +11,7 @@ from impala import experiment
 _PAGE = pathlib.Path(__file__).with_name('flags.md')
 _HEAD = """# Flags
 
-Of `experiment.py`, written by `make docs` from their definitions, which `--help`
+Of `experiment.py`, written by `make docs` from the definitions, which `--help`
 shows, too. A flag `--x` that is true or false is also given as `--nox`.
 """
 

@@ -1,8 +1,8 @@
 """Runs every command of README.md, CONTRIBUTING.md and docs/, as it stands.
 
 Each ```sh block is run by bash, in the order of the pages, in a folder of links
-to the clone whose `runs` is its own, unless `<!-- not run: why -->` stands above
-it. Trainings are short: $FLAGS follows the flags of each.
+to the clone whose `runs` is its own, unless above it `<!-- not run: why -->`
+stands. Trainings and tests are short: $FLAGS follows the flags of each.
 """
 
 import os
@@ -18,11 +18,11 @@ _PAGES = (
   'CONTRIBUTING.md',
   *sorted((_ROOT / 'docs').glob('*.md')),
 )
-_SHORT = '--total_environment_frames=2000'
+_SHORT = '--total_environment_frames=2000 --test_num_episodes=4'
 _BLOCK = re.compile(
   r'^(?: *<!-- not run: (.+?) -->\n\n?)?( *)```sh\n(.*?)\n\2```$', re.M | re.S
 )
-_TRAINING = re.compile(r'^.* experiment\.py (?!.*--mode=test).*$', re.M)
+_EXPERIMENT = re.compile(r'^.* experiment\.py .*$', re.M)
 
 
 def run(page: pathlib.Path, folder: str) -> None:
@@ -39,7 +39,7 @@ def run(page: pathlib.Path, folder: str) -> None:
           '-euo',
           'pipefail',
           '-c',
-          _TRAINING.sub(r'\g<0> $FLAGS', block),
+          _EXPERIMENT.sub(r'\g<0> $FLAGS', block),
         ],
         cwd=folder,
         env={**os.environ, 'FLAGS': _SHORT},
