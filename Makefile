@@ -14,8 +14,8 @@ TENSORFLOW := $(wildcard $(VENV)/lib/*/site-packages/tensorflow-*.dist-info/RECO
 BUILD_NEEDS := $(shell sed -n "/^requires/{s/.*\[\(.*\)\]/\1/; s/', '/' '/gp}" \
 	pyproject.toml)
 
-.PHONY: build train cluster test test-slow test-cc test-install bazel lint format \
-	clean
+.PHONY: build train cluster test test-slow test-cc test-docs test-install bazel lint \
+	format docs clean
 
 build: $(VENV)/.built
 
@@ -30,13 +30,15 @@ $(VENV)/.built: pyproject.toml $(OPS_SOURCES) $(TENSORFLOW) | $(BIN)/pip
 	  --editable '.[atari,doom,video,dev]'
 	touch $@
 
+# FLAGS, for example --seed=2, come last and so decide.
 train: build
-	$(BIN)/python experiment.py --flagfile=configs/quickstart.flags
+	$(BIN)/python experiment.py --flagfile=configs/quickstart.flags $(FLAGS)
 
 # A learner and four actor processes of four environments each.
 cluster: build
 	$(BIN)/python -m impala.distributed.local_cluster --actors=4 -- \
-	  --flagfile=configs/quickstart.flags --num_envs=4 --logdir=runs/cluster
+	  --flagfile=configs/quickstart.flags --num_envs=4 --logdir=runs/cluster \
+	  $(FLAGS)
 
 test: build test-cc
 	$(BIN)/python -m pytest -m 'not slow'
@@ -44,6 +46,10 @@ test: build test-cc
 # What really learns.
 test-slow: build
 	$(BIN)/python -m pytest -m slow
+
+# The commands that README and docs tell users, trainings shortened.
+test-docs: build
+	$(BIN)/python tests/run_docs.py
 
 # What a user installs, with the Python that is named.
 test-install: build
@@ -75,6 +81,10 @@ format: build
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CC_FILES)
+
+# docs/flags.md, from the definitions.
+docs: build
+	$(BIN)/python docs/make_flags.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info */_ops.so

@@ -1,0 +1,40 @@
+import pathlib
+import re
+
+from absl import flags
+
+from impala import experiment
+from impala.distributed import local_cluster  # noqa: F401, has flags.
+from impala.docs import make_flags
+from impala.report import __main__ as report  # noqa: F401, has flags.
+
+_ROOT = pathlib.Path(experiment.__file__).parent
+_PAGES = [_ROOT / 'README.md', *sorted((_ROOT / 'docs').glob('*.md'))]
+# Of Bazel, Docker, kubectl, pip, Slurm and absl itself.
+_OTHERS = {
+  *('build-arg', 'cpus-per-task', 'exclusive', 'from-file', 'gpus'),
+  *('gpus-per-node', 'help', 'mem-per-cpu', 'no-build-isolation', 'no-deps'),
+  *('nodes', 'ntasks-per-node', 'replicas', 'rm', 'signal', 'test_arg'),
+  *('time', 'user', 'flagfile'),
+}
+
+
+def test_flags_page_is_up_to_date():
+  written = (_ROOT / 'docs/flags.md').read_text(encoding='utf-8')
+  assert written == make_flags.page(), 'make docs'
+  for flag in flags.FLAGS.get_key_flags_for_module(experiment):
+    assert f'\n| `--{flag.name}` |' in written
+
+
+def test_flags_that_are_named_exist():
+  for page in _PAGES:
+    text = page.read_text(encoding='utf-8')
+    named = set(re.findall(r'(?<![\w-])--([a-z][a-z_-]*)', text))
+    assert named <= {*flags.FLAGS, *_OTHERS, 'x', 'nox'}, page
+
+
+def test_files_that_are_named_exist():
+  for page in _PAGES:
+    text = page.read_text(encoding='utf-8')
+    for name in re.findall(r'\]\((?!https?:)([^)#]+)', text):
+      assert (page.parent / name).exists(), f'{page}: {name}'
