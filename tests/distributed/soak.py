@@ -2,8 +2,8 @@
 
   python tests/distributed/soak.py --seconds=600 --seed=1 --folder=/tmp/soak
 
-At the end all is well again, and what they say and left behind is compared. On an
-idle machine it takes three minutes more than the faults.
+At the end all is well again, and what they say and left behind is compared. On
+an idle machine it takes three minutes more than the faults.
 """
 
 import pathlib
