@@ -92,6 +92,7 @@ setuptools.setup(
     'cuda': ['tensorflow[and-cuda]'],
     'dev': [
       'clang-format==19.1.7',
+      'hypothesis',
       'kubernetes-validate>=1.30',
       'psutil',
       'pytest',

@@ -25,6 +25,8 @@ SERVICE = 'impala.distributed.Learner'
 _MAXIMUM_ACTORS = 1024  # Each waits on a thread of its own.
 MAXIMUM_UNROLLS = 64  # In a message.
 _REMEMBERED = 4 * _MAXIMUM_ACTORS  # Incarnations of actors.
+_LONGEST_NAME = 64  # Of an incarnation.
+_HIGHEST_TOTAL = 2**48  # Sums of as many as there are fit 64 bits.
 _GRACE_SECONDS = 1.0
 # Peers that vanish without a word are noticed in half a minute.
 KEEPALIVE = (
@@ -114,13 +116,15 @@ class RemotePool:
     self._lock = threading.Lock()
     # Guarded by the lock.
     self._incarnations = collections.OrderedDict()
-    self._totals = {}  # By task.
+    self._totals = collections.OrderedDict()  # By task.
     self._snapshot = (-1, b'')  # The newest parameters, as a reply.
     self._server = grpc.server(
       concurrent.futures.ThreadPoolExecutor(_MAXIMUM_ACTORS),
       options=[
         *KEEPALIVE,
         ('grpc.so_reuseport', 0),
+        # Older gRPC expands a message whole before it measures it.
+        ('grpc.compression_enabled_algorithms_bitset', 1),
         (
           'grpc.max_receive_message_length',
           MAXIMUM_UNROLLS * self._read.maximum_bytes + 4096,
@@ -205,6 +209,14 @@ class RemotePool:
       context.abort(
         grpc.StatusCode.FAILED_PRECONDITION, 'another agent: join first'
       )
+    if (
+      len(request.unrolls) > MAXIMUM_UNROLLS
+      or len(request.incarnation) > _LONGEST_NAME
+    ):
+      context.abort(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        'Too many unrolls, or too long a name.',
+      )
     updates = int(self._updates)
     try:
       unrolls = [
@@ -237,8 +249,15 @@ class RemotePool:
     with self._lock:
       if request.unrolls:
         self._totals[request.task] = actor_pool.Totals(
-          *(getattr(totals, name) for name in actor_pool.Totals._fields)
+          # In this order, what is not a number becomes 0.
+          *(
+            min(max(0, getattr(totals, name)), _HIGHEST_TOTAL)
+            for name in actor_pool.Totals._fields
+          )
         )
+        self._totals.move_to_end(request.task)
+        if len(self._totals) > _MAXIMUM_ACTORS:
+          self._totals.popitem(last=False)
       incarnation = self._incarnations.setdefault(
         request.incarnation, _Incarnation()
       )

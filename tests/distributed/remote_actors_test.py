@@ -258,3 +258,30 @@ def test_two_learners(cluster):
   ]
   assert frames[0] == frames[1]
   assert not list((cluster.logdir / 'learner_1').glob('ckpt-*'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('frozen', [0, 1])
+def test_two_learners_of_which_one_is_frozen(cluster, frozen):
+  hosts = f'--learner_hosts={_free_address()},{_free_address()}'
+  learners = [cluster('learner', task, hosts) for task in range(2)]
+  actors = [cluster('actor', task, hosts) for task in range(2)]
+  _wait_for_frames(cluster.logdir, 2000)
+  while not list(cluster.logdir.glob('ckpt-*.index')):
+    time.sleep(0.1)
+  learners[frozen].process.send_signal(signal.SIGSTOP)
+  # TensorFlow misses its heartbeats after ten seconds.
+  assert learners[1 - frozen].process.wait(180) == 1
+  # The one that is frozen is left behind, and finds that out.
+  learners[frozen].process.send_signal(signal.SIGCONT)
+  assert learners[frozen].process.wait(180) == 1
+  for learner in learners:
+    last = learner.output().splitlines()[-1]
+    assert last.startswith('impala: Another learner is gone')
+  before = _frames(cluster.logdir)
+  learners = [cluster('learner', task, hosts) for task in range(2)]
+  _wait_for_frames(cluster.logdir, before + 1000)
+  assert learners[1].end() == 0
+  assert learners[0].process.wait(60) == 0
+  for actor in actors:
+    assert actor.end() == 0

@@ -1,0 +1,318 @@
+"""Messages that no actor of ours sends: the service takes no harm."""
+
+import threading
+
+import grpc
+import hypothesis
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from impala import actor
+from impala.distributed import codec, remote_pool, service_pb2
+from impala.environments import protocol
+from impala.networks import agent as agents
+
+pytestmark = pytest.mark.usefixtures('time_limit')
+TIME_LIMIT_SECONDS = 600
+
+_SPEC = protocol.Spec((2,), 3, 'float32')
+_REFUSED = {
+  grpc.StatusCode.FAILED_PRECONDITION,
+  grpc.StatusCode.INTERNAL,  # What is no message at all.
+  grpc.StatusCode.INVALID_ARGUMENT,
+  grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+_MOST_GROWTH = 64e6  # Bytes.
+_MOST_THREADS = 64  # More than are ever spoken on at once here.
+
+_INT32 = st.integers(-(2**31), 2**31 - 1)
+_INT64 = st.integers(-(2**63), 2**63 - 1)
+_TOTALS = st.builds(
+  service_pb2.Totals,
+  actors=_INT64,
+  batches=_INT64,
+  batched_rows=_INT64,
+  inference_seconds=st.floats(),
+  environment_seconds=st.floats(),
+  blocked_seconds=st.floats(),
+  restarts=_INT64,
+)
+
+
+class _Service:
+  """A pool whose batches are taken, and a connection to it."""
+
+  def __init__(self):
+    agent = agents.make_agent('shallow', _SPEC)
+    self.pool = remote_pool.RemotePool(
+      actor.trajectory_specs(agent, _SPEC, unroll_length=3),
+      _SPEC.num_actions,
+      agent.trainable_variables,
+      tf.Variable(5, dtype=tf.int64),
+      batch_size=2,
+      address='localhost:0',
+    )
+    self.pool.start()
+    self._taker = threading.Thread(target=self._take)
+    self._taker.start()
+    self._channel = grpc.insecure_channel(
+      self.pool.address, [('grpc.max_send_message_length', -1)]
+    )
+    self.unroll = codec.encode(
+      [
+        np.full(
+          spec.shape,
+          *((b'', object) if spec.dtype == tf.string else (0, spec.dtype.name)),
+        )
+        for spec in tf.nest.flatten(self.pool.specs)
+      ]
+    )
+    self._well = 0
+
+  def _take(self):
+    try:
+      while True:
+        self.pool.take_batch()
+    except tf.errors.CancelledError:
+      pass
+
+  def close(self):
+    self._channel.close()
+    self.pool.close()
+    self._taker.join()
+
+  def begin(self, message, method='Exchange', **options):
+    """Sends bytes; returns the call."""
+    return self._channel.unary_unary(f'/{remote_pool.SERVICE}/{method}').future(
+      message, timeout=60, **options
+    )
+
+  def answer(self, call):
+    """Returns a reply, or None where the message was refused."""
+    try:
+      return call.result()
+    except grpc.RpcError as error:
+      assert error.code() in _REFUSED, error
+      return None
+
+  def request(self, **fields):
+    """Returns a well-formed request, but for what the fields say."""
+    return service_pb2.ExchangeRequest(
+      **{
+        'incarnation': 'a',
+        'signature': self.pool._signature,
+        'unrolls': [service_pb2.Unroll(sequence=1, tensors=self.unroll)],
+        **fields,
+      }
+    )
+
+  def is_well(self):
+    """Whether an actor is served as always."""
+    self._well += 1
+    before = self.pool.received
+    request = self.request(incarnation='well')
+    request.unrolls[0].sequence = self._well
+    data = self.answer(self.begin(request.SerializeToString()))
+    reply = service_pb2.ExchangeReply.FromString(data)
+    totals = self.pool.totals()
+    return (
+      reply.version == 5
+      and bool(reply.parameters)
+      and self.pool.received > before  # Others may still be under way.
+      and np.isfinite(totals).all()
+      and min(totals) >= 0
+    )
+
+
+@pytest.fixture(scope='module')
+def running():
+  service = _Service()
+  yield service
+  service.close()
+
+
+@pytest.fixture
+def service(running):
+  """The service; asserts that what a test does leaves nothing behind."""
+  process = psutil.Process()
+  for _ in range(20):  # What is made at first use.
+    assert running.is_well()
+  before = process.memory_info().rss
+  yield running
+  assert running.is_well()
+  assert process.memory_info().rss - before < _MOST_GROWTH
+  assert len(running.pool._server._state.thread_pool._threads) < _MOST_THREADS
+
+
+@pytest.fixture(
+  params=[50, pytest.param(1000, marks=pytest.mark.slow)],
+  ids=['few', 'many'],
+)
+def given(request):
+  """Runs a function with examples, the same ones each time where few."""
+
+  def given(**strategies):
+    settings = hypothesis.settings(
+      max_examples=request.param,
+      deadline=None,
+      derandomize=request.param < 100,
+      database=None,
+      suppress_health_check=list(hypothesis.HealthCheck),
+      print_blob=True,
+    )
+    return lambda function: settings(hypothesis.given(**strategies)(function))()
+
+  return given
+
+
+def _requests(service):
+  tensors = st.just(service.unroll) | st.binary(max_size=2000)
+  return st.builds(
+    service_pb2.ExchangeRequest,
+    task=_INT32,
+    incarnation=st.text(),
+    signature=st.just(service.pool._signature) | st.text(),
+    unrolls=st.lists(
+      st.builds(service_pb2.Unroll, sequence=_INT64, tensors=tensors),
+      max_size=3,
+    ),
+    totals=_TOTALS,
+    learner=st.text(),
+    version=_INT64,
+  ).map(lambda request: request.SerializeToString())
+
+
+@st.composite
+def _damaged(draw, data):
+  data = bytearray(data)
+  for _ in range(draw(st.integers(1, 5))):
+    begin = draw(st.integers(0, len(data)))
+    end = begin + draw(st.integers(0, 8) | st.integers(0, len(data)))
+    data[begin:end] = draw(st.binary(max_size=8))
+  return bytes(data)
+
+
+def test_any_exchange(service, given):
+  @given(message=_requests(service))
+  def check(message):
+    service.answer(service.begin(message))
+    assert service.is_well()
+
+
+def test_any_join(service, given):
+  requests = st.builds(
+    service_pb2.JoinRequest, task=_INT32, signature=st.text()
+  )
+
+  @given(message=requests.map(lambda request: request.SerializeToString()))
+  def check(message):
+    reply = service_pb2.JoinReply.FromString(
+      service.answer(service.begin(message, 'Join'))
+    )
+    assert reply.refusal
+    assert service.is_well()
+
+
+@pytest.mark.parametrize('method', ['Join', 'Exchange'])
+def test_any_bytes(service, given, method):
+  @given(message=st.binary(max_size=5000))
+  def check(message):
+    service.answer(service.begin(message, method))
+    assert service.is_well()
+
+
+def test_damaged_exchanges(service, given):
+  @given(message=_damaged(service.request().SerializeToString()))
+  def check(message):
+    service.answer(service.begin(message))
+    assert service.is_well()
+
+
+def test_damaged_unrolls(service, given):
+  @given(tensors=_damaged(service.unroll), sequence=_INT64)
+  def check(tensors, sequence):
+    request = service.request(
+      unrolls=[service_pb2.Unroll(sequence=sequence, tensors=tensors)]
+    )
+    service.answer(service.begin(request.SerializeToString()))
+    assert service.is_well()
+
+
+def test_many_at_once_and_calls_that_are_given_up(service, given):
+  messages = (
+    _requests(service)
+    | st.binary(max_size=500)
+    | _damaged(service.request().SerializeToString())
+  )
+
+  @given(messages=st.lists(st.tuples(messages, st.booleans()), max_size=16))
+  def check(messages):
+    calls = [
+      (service.begin(message), is_given_up) for message, is_given_up in messages
+    ]
+    for call, is_given_up in calls:
+      if is_given_up:
+        call.cancel()
+      else:
+        service.answer(call)
+    assert service.is_well()
+
+
+def test_many_unrolls_in_a_message(service):
+  unroll = service_pb2.Unroll(sequence=1, tensors=service.unroll)
+  count = remote_pool.MAXIMUM_UNROLLS
+  before = service.pool.received
+  for sequence in (1, 2**63 - 1, 1):  # The newest is kept, the others known.
+    unroll.sequence = sequence
+    request = service.request(incarnation='many', unrolls=[unroll] * count)
+    assert service.answer(service.begin(request.SerializeToString()))
+  assert service.pool.received == before + 2
+  request.unrolls.add(sequence=2, tensors=service.unroll)
+  assert service.answer(service.begin(request.SerializeToString())) is None
+
+
+def test_empty_unrolls_without_end(service):
+  request = service.request(unrolls=[service_pb2.Unroll()] * 1_000_000)
+  assert service.answer(service.begin(request.SerializeToString())) is None
+
+
+def test_many_incarnations_with_long_names(service):
+  for index in range(100):
+    request = service.request(incarnation=f'{index}' * 500_000, unrolls=[])
+    assert service.answer(service.begin(request.SerializeToString())) is None
+
+
+def test_many_incarnations(service, monkeypatch):
+  most = len(service.pool._incarnations) + 50
+  monkeypatch.setattr(remote_pool, '_REMEMBERED', most)
+  for index in range(100):
+    request = service.request(incarnation=str(index), unrolls=[])
+    assert service.answer(service.begin(request.SerializeToString()))
+  assert len(service.pool._incarnations) == most
+
+
+def test_many_tasks(service, monkeypatch):
+  most = len(service.pool._totals) + 50
+  monkeypatch.setattr(remote_pool, '_MAXIMUM_ACTORS', most)
+  for task in range(100):
+    request = service.request(task=-task, incarnation=f'of {task}')
+    assert service.answer(service.begin(request.SerializeToString()))
+  assert len(service.pool._totals) == most
+
+
+@pytest.mark.parametrize(
+  ('compression', 'code'),
+  [
+    (grpc.Compression.NoCompression, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    # Older gRPC expands a message whole before it measures it.
+    (grpc.Compression.Gzip, grpc.StatusCode.UNIMPLEMENTED),
+    (grpc.Compression.Deflate, grpc.StatusCode.UNIMPLEMENTED),
+  ],
+)
+def test_a_message_that_is_too_large_or_would_be(service, compression, code):
+  message = bytes(100_000_000)
+  call = service.begin(message, compression=compression)
+  assert call.exception().code() == code

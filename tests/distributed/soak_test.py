@@ -1,0 +1,25 @@
+"""What befalls a cluster in a few minutes; soak.py says it all."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_PROGRAM = pathlib.Path(__file__).parent / 'soak.py'
+_SECONDS = os.environ.get('SOAK_SECONDS', '240')
+
+
+@pytest.mark.slow
+def test_faults_at_random(tmp_path):
+  command = [sys.executable, _PROGRAM, f'--seconds={_SECONDS}']
+  done = subprocess.run(
+    [*command, f'--folder={tmp_path / "soak"}'],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    timeout=float(_SECONDS) + 2400,  # Each of its waits has an end of its own.
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stdout
