@@ -66,7 +66,7 @@ def make_actor_loop(
     queue: Takes the trajectories, flattened.
     version: The learner's update count, int64.
     seconds_blocked: Float64; gathers the time spent waiting for the queue.
-    permits: Where given, an unroll begins by taking one element from it.
+    permits: Where given, one element is taken from it before each unroll.
 
   Returns:
     A tf.function of an environment's handle and the actor's index (int32),
@@ -77,10 +77,6 @@ def make_actor_loop(
   def unroll(handle, actor, env_output, agent_output, state, noise):
     # The steps are traced one after another: a while_loop's bookkeeping would
     # cost more than all else here (benchmarks/actor_overhead.py).
-    if permits is not None:
-      with tf.control_dependencies([permits.dequeue()]):
-        state = tf.nest.map_structure(tf.identity, state)
-        noise = tf.identity(noise)
     with tf.control_dependencies([noise]):
       began_at = version.read_value()
     first_state = state
@@ -104,7 +100,13 @@ def make_actor_loop(
     with tf.control_dependencies([before]):
       enqueue = queue.enqueue(tf.nest.flatten(trajectory))
     with tf.control_dependencies([enqueue]):
-      seconds_blocked.assign_add(tf.timestamp() - before)
+      taken = seconds_blocked.assign_add(tf.timestamp() - before)
+    if permits is not None:
+      with tf.control_dependencies([taken]):
+        permit = permits.dequeue()
+      with tf.control_dependencies([permit]):
+        state = tf.nest.map_structure(tf.identity, state)
+        noise = tf.identity(noise)
     return env_output, agent_output, state, noise
 
   # Nothing to convert, and converting 2 T calls takes its time.
@@ -116,7 +118,10 @@ def make_actor_loop(
     ],
   )
   def run(handle, actor):
-    env_output, noise = step_op.first(handle, spec)
+    # From here on, whatever ends this has one permit that it did not use.
+    permit = [] if permits is None else [permits.dequeue()]
+    with tf.control_dependencies(permit):
+      env_output, noise = step_op.first(handle, spec)
     agent_output = structures.AgentOutput(
       action=tf.zeros([1], tf.int32),
       policy_logits=tf.zeros([1, spec.num_actions]),

@@ -1,5 +1,6 @@
 """Keeps the actors acting: a thread each, and a new process for a dead one."""
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -189,6 +190,9 @@ class ActorPool:
           return
         try:
           self._actor_loop(handle, tf.constant(index))
+        except step_op.FAILURES:
+          self._give_permit_back()
+          raise
         finally:
           was_useful = self._forget_channel(index)
       except (process.EnvironmentFailure, *step_op.FAILURES) as error:
@@ -202,6 +206,12 @@ class ActorPool:
           return
         self._restarts += 1
         self._processes[index] = self._start_process(index, attempt)
+
+  def _give_permit_back(self):
+    """The next process of the actor takes one again."""
+    if self.permits is not None:
+      with contextlib.suppress(tf.errors.CancelledError):  # It is closed.
+        self.permits.enqueue(0)
 
   def _forget_channel(self, index):
     """Keeps the channel's count; returns whether it gave any trajectory."""

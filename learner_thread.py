@@ -1,7 +1,10 @@
 """The learner at work, on a thread of its own."""
 
+import logging
 import threading
 import time
+
+_PATIENCE_SECONDS = 30.0
 
 
 class LearnerThread:
@@ -37,9 +40,17 @@ class LearnerThread:
     self._thread.start()
 
   def stop(self) -> None:
-    """Waits for the update under way; the stream must have been ended."""
+    """Waits for the update under way; the stream must have been ended.
+
+    Not for ever, as other learners may have no batch: between two updates,
+    nothing changes.
+    """
     self._stopping.set()
-    self._thread.join()
+    self._thread.join(_PATIENCE_SECONDS)
+    if self._thread.is_alive():
+      logging.getLogger('impala').warning(
+        'The other learners do not come to their next update; they are left.'
+      )
 
   def _run(self):
     ended = False

@@ -192,7 +192,8 @@ def _watch(thread, pool, stream, reporter, signals, config):
       '--gradient_clipping helps, unless the environment gives such rewards. '
       f'The last checkpoint is kept in {config.logdir}.'
     ) from thread.error
-  if isinstance(thread.error, tf.errors.OpError) and config.task >= 0:
+  several = config.task >= 0 and len(config.learner_hosts) > 1
+  if isinstance(thread.error, tf.errors.OpError) and several:
     raise protocol.UserError(
       'Another learner is gone '
       f'({disk.first_line(thread.error)}): start all learners again, and they '

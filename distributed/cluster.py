@@ -31,6 +31,11 @@ def resolve(config) -> types.SimpleNamespace:
     UserError: They contradict each other, or what they need is not there.
   """
   if config.num_learners:
+    if config.learner_hosts or config.task >= 0:
+      raise protocol.UserError(
+        '--num_learners finds out what --learner_hosts and --task say: give '
+        'either it or these.'
+      )
     place = _of_slurm(config.num_learners)
   elif os.environ.get('TF_CONFIG') and not config.learner_hosts:
     place = _of_tf_config()
@@ -62,6 +67,11 @@ def _check(config):
     raise protocol.UserError(
       '--job_name=actor needs a --task: 0, 1, … for each actor process.'
     )
+  if config.learner_hosts and config.task < 0:
+    raise protocol.UserError(
+      'Which learner of --learner_hosts, or of TF_CONFIG, is this? Give a '
+      '--task: 0 for the first.'
+    )
   learners = max(len(config.learner_hosts), 1)
   if config.job_name == 'learner' and config.task >= learners:
     raise protocol.UserError(
@@ -77,15 +87,20 @@ def _of_tf_config():
     job, task = resolver.task_type, resolver.task_id
     first = jobs.get('chief', [])
     hosts = jobs.get('learner') or [*first, *jobs.get('worker', [])]
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+  except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
     raise protocol.UserError(_TF_CONFIG) from error
   if not hosts:
     raise protocol.UserError(_TF_CONFIG)
   place = {'learner_hosts': hosts}
   if job == 'actor':
     place |= {'job_name': 'actor', 'task': task}
-  elif job in ('learner', 'chief', 'worker'):
-    place |= {'task': task + (len(first) if job == 'worker' else 0)}
+  elif job in jobs and set(jobs[job]) <= set(hosts):
+    place |= {'task': hosts.index(jobs[job][task])}
+  elif job:
+    raise protocol.UserError(
+      f'TF_CONFIG has a task of the job {job!r}: it is to be one of the '
+      'learners (learner, or chief and worker) or an actor.'
+    )
   return place
 
 
@@ -104,9 +119,10 @@ def _of_slurm(num_learners):
       f'--num_learners is for the tasks of a Slurm step ({error}): start them '
       'with srun, or give --learner_hosts, --job_name and --task.'
     ) from error
-  if num_learners > tasks:
+  if 2 * num_learners > tasks:
     raise protocol.UserError(
-      f'--num_learners={num_learners} of {tasks} tasks: ask srun for more.'
+      f'--num_learners={num_learners} of {tasks} tasks: each needs an actor, '
+      'too; ask srun for more.'
     )
   # The resolver has n10 before n2; Slurm has not.
   nodes = sorted((a.rpartition(':')[0] for a in addresses), key=_natural)

@@ -8,6 +8,7 @@ from impala.distributed import synchronous
 from impala.environments import protocol
 
 _PAUSE_SECONDS = 0.2  # Between two attempts to reach another learner.
+_TELL_SECONDS = 30.0
 _PATIENCE_SECONDS = 5.0  # Of one attempt.
 
 
@@ -57,19 +58,28 @@ def _wait_for_all(neighbours, task):
   """Waits until each listens: TensorFlow waits, too, but deaf to signals."""
   own = neighbours[task]
   try:
-    family, _, _, _, address = socket.getaddrinfo(
-      own[0].strip('[]'), own[1], type=socket.SOCK_STREAM
-    )[0]
-    listener = socket.create_server(address[:2], family=family)
+    # At all addresses, as TensorFlow's own does: a host's name is often that of
+    # its loopback for itself.
+    listener = (
+      socket.create_server(
+        ('', own[1]), family=socket.AF_INET6, dualstack_ipv6=True
+      )
+      if socket.has_dualstack_ipv6()
+      else socket.create_server(('', own[1]))
+    )
   except OSError as error:
     raise protocol.UserError(
       f'{own[0]}:{own[1]} cannot be listened at ({error}): it is for the other '
       'learners. Name another with --learner_hosts.'
     ) from error
   missing = [other for other in neighbours if other != own]
-  print('Waiting for the other learners.', flush=True)
+  tell_at = time.monotonic()
   with listener:
     while missing:
+      if time.monotonic() >= tell_at:
+        names = ', '.join(f'{host}:{port}' for host, port in missing)
+        print(f'Waiting for the other learners: {names}.', flush=True)
+        tell_at += _TELL_SECONDS
       missing = [other for other in missing if not _is_there(*other)]
       time.sleep(_PAUSE_SECONDS)
 

@@ -67,6 +67,8 @@ def _end(processes):
 
 def main(argv):
   """Runs the cluster; returns the first learner's exit code."""
+  if FLAGS.actors < FLAGS.learners:
+    sys.exit('impala: each of --learners needs one of --actors at least.')
   with stop_signals.StopSignals() as signals:
     signals.wait(0)  # From here on, signals are waited for.
     learners = [_start('learner', k, argv[1:]) for k in range(FLAGS.learners)]

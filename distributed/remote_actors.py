@@ -58,7 +58,7 @@ def act(config) -> None:
       config.compress_unrolls,
     )
     cleanup.callback(learner.close)
-    sender = _Sender(learner, pool, agent, version, first)
+    sender = _Sender(learner, pool, agent, version, first, config.num_envs)
     signals.wait(0)  # From here on, signals are waited for.
     sender.start()
     try:
@@ -81,7 +81,7 @@ class _Sender(threading.Thread):
     sent: How many unrolls the learner has taken.
   """
 
-  def __init__(self, learner, pool, agent, version, first):
+  def __init__(self, learner, pool, agent, version, first, num_envs):
     super().__init__(daemon=True)
     self.error = None
     self.sent = 0
@@ -99,13 +99,14 @@ class _Sender(threading.Thread):
     self._assign = assign
     self._version = version
     self._first = first
+    self._num_envs = num_envs
 
   def run(self):
     try:
       self._learner.join()
       print('The learner bids welcome.', flush=True)
       self._exchange([])
-      self._permit(self._pool.totals().actors)
+      self._permit(self._num_envs)
       while True:
         unrolls = self._take()
         self._exchange(unrolls)
@@ -118,8 +119,11 @@ class _Sender(threading.Thread):
 
   def _take(self):
     """Waits for unrolls; those that end at about the same time go together."""
-    unrolls, waited = [], False
-    while len(unrolls) < remote_pool.MAXIMUM_UNROLLS:
+    unrolls, size, waited = [], 0, False
+    while (
+      len(unrolls) < remote_pool.MAXIMUM_UNROLLS
+      and size < remote_pool.ENOUGH_BYTES
+    ):
       if unrolls and not int(self._pool.queue.size()):
         if waited:
           break
@@ -129,6 +133,7 @@ class _Sender(threading.Thread):
       number, *tensors = self._pool.queue.dequeue()
       # Its number is that among the actors of all processes.
       unrolls.append(codec.encode([number + self._first, *tensors]))
+      size += len(unrolls[-1])
       waited = False
     return unrolls
 

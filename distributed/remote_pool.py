@@ -24,6 +24,8 @@ from impala.environments import protocol
 SERVICE = 'impala.distributed.Learner'
 _MAXIMUM_ACTORS = 1024  # Each waits on a thread of its own.
 MAXIMUM_UNROLLS = 64  # In a message.
+ENOUGH_BYTES = 64 << 20  # For a message to be sent.
+_MAXIMUM_BYTES = 2**31 - 1  # That gRPC takes.
 _REMEMBERED = 4 * _MAXIMUM_ACTORS  # Incarnations of actors.
 _LONGEST_NAME = 64  # Of an incarnation.
 _HIGHEST_TOTAL = 2**48  # Sums of as many as there are fit 64 bits.
@@ -127,7 +129,9 @@ class RemotePool:
         ('grpc.compression_enabled_algorithms_bitset', 1),
         (
           'grpc.max_receive_message_length',
-          MAXIMUM_UNROLLS * self._read.maximum_bytes + 4096,
+          min(
+            MAXIMUM_UNROLLS * self._read.maximum_bytes + 4096, _MAXIMUM_BYTES
+          ),
         ),
       ],
     )

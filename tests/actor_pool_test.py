@@ -200,6 +200,17 @@ def test_failure_before_a_trajectory_is_none_after_it(make, name):
   assert pool.error is None
 
 
+@pytest.mark.parametrize('name', ['RaisesAtStep5', 'RaisesAtReset Steady'])
+def test_failures_use_no_permits_up(make, name):
+  """An actor whose unroll is lost may begin another."""
+  pool = make(name, lockstep=True)
+  for _ in range(4):
+    pool.permits.enqueue(0)
+    _take(pool)
+  time.sleep(0.5)
+  assert int(pool.queue.size()) == 0 and pool.error is None
+
+
 def test_failure_at_the_last_step_of_the_first_trajectory(make):
   pool = make('RaisesAtStep5', unroll_length=5)
   _wait_for(lambda: pool.error)

@@ -47,7 +47,7 @@ def test_all_else_is_kept():
 @pytest.mark.parametrize('address', ['', 'a', 'a:', ':1', 'a:b', 'a:65535'])
 def test_no_address(address):
   with pytest.raises(protocol.UserError, match='host:port'):
-    _resolve(learner_hosts=[address])
+    _resolve(learner_hosts=[address], task=0)
 
 
 def test_an_actor_without_a_number():
@@ -73,7 +73,6 @@ def test_actors_are_shared_among_learners():
 @pytest.mark.parametrize(
   ('cluster_', 'task', 'place'),
   [
-    ('{"learner": ["a:1"]}', None, ('learner', -1, ['a:1'])),
     ('{"worker": ["a:1", "b:1"]}', ('worker', 1), ('learner', 1, None)),
     (
       '{"chief": ["a:1"], "worker": ["b:1"]}',
@@ -89,21 +88,37 @@ def test_actors_are_shared_among_learners():
   ],
 )
 def test_tf_config(monkeypatch, cluster_, task, place):
-  text = f'{{"cluster": {cluster_}'
-  if task:
-    text += f', "task": {{"type": "{task[0]}", "index": {task[1]}}}'
-  monkeypatch.setenv('TF_CONFIG', text + '}')
+  task = f'{{"type": "{task[0]}", "index": {task[1]}}}'
+  text = f'{{"cluster": {cluster_}, "task": {task}}}'
+  monkeypatch.setenv('TF_CONFIG', text)
   job, number, hosts = _place()
   assert (job, number) == place[:2] and place[2] in (hosts, None)
   # Flags have the last word.
   assert _place(job_name='actor', task=5)[:2] == ('actor', 5)
-  assert _place(learner_hosts=['x:1']) == ('learner', -1, ['x:1'])
+  assert _place(learner_hosts=['x:1'], task=0) == ('learner', 0, ['x:1'])
 
 
 @pytest.mark.parametrize('text', ['{', '{}', '[]', '{"cluster": {"ps": []}}'])
 def test_no_tf_config(monkeypatch, text):
   monkeypatch.setenv('TF_CONFIG', text)
   with pytest.raises(protocol.UserError, match='TF_CONFIG'):
+    _resolve()
+
+
+@pytest.mark.parametrize('job', ['evaluator', 'worker', 'ps'])
+def test_a_job_that_is_no_learner(monkeypatch, job):
+  jobs = f'{{"learner": ["a:1"], "{job}": ["b:1"]}}'
+  text = f'{{"cluster": {jobs}, "task": {{"type": "{job}", "index": 0}}}}'
+  monkeypatch.setenv('TF_CONFIG', text)
+  with pytest.raises(protocol.UserError, match=job):
+    _resolve()
+
+
+def test_which_learner_is_to_be_said(monkeypatch):
+  with pytest.raises(protocol.UserError, match='Which learner'):
+    _resolve(learner_hosts=['a:1'])
+  monkeypatch.setenv('TF_CONFIG', '{"cluster": {"learner": ["a:1"]}}')
+  with pytest.raises(protocol.UserError, match='Which learner'):
     _resolve()
 
 
@@ -127,7 +142,7 @@ def test_slurm(monkeypatch, rank, job, task):
 
 
 def test_nodes_are_in_slurms_order(monkeypatch):
-  _slurm(monkeypatch, 1, 'n[2,10]', 2, '1(x2)', node='n10')
+  _slurm(monkeypatch, 1, 'n[2,10]', 4, '1,3', node='n10')
   hosts = ['n2:8470', 'n10:8470']
   assert _place(num_learners=2) == ('learner', 1, hosts)
 
@@ -139,9 +154,16 @@ def test_tasks_that_slurm_has_put_elsewhere(monkeypatch):
 
 
 def test_more_learners_than_tasks(monkeypatch):
-  _slurm(monkeypatch, 0, 'n1', 1, '1')
-  with pytest.raises(protocol.UserError, match='--num_learners=2 of 1'):
+  _slurm(monkeypatch, 0, 'n1', 3, '3')
+  with pytest.raises(protocol.UserError, match='--num_learners=2 of 3'):
     _resolve(num_learners=2)
+
+
+def test_flags_that_contradict_slurm(monkeypatch):
+  _slurm(monkeypatch, 0, 'n1', 3, '3')
+  for flags in ({'learner_hosts': ['a:1']}, {'task': 0}):
+    with pytest.raises(protocol.UserError, match='either'):
+      _resolve(num_learners=1, **flags)
 
 
 def test_not_in_slurm():
