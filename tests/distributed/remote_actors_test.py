@@ -266,7 +266,7 @@ def test_two_learners_of_which_one_is_frozen(cluster, frozen):
   hosts = f'--learner_hosts={_free_address()},{_free_address()}'
   learners = [cluster('learner', task, hosts) for task in range(2)]
   actors = [cluster('actor', task, hosts) for task in range(2)]
-  _wait_for_frames(cluster.logdir, 2000)
+  _wait_for_frames(cluster.logdir, 2000, seconds=200)
   while not list(cluster.logdir.glob('ckpt-*.index')):
     time.sleep(0.1)
   learners[frozen].process.send_signal(signal.SIGSTOP)
@@ -280,7 +280,7 @@ def test_two_learners_of_which_one_is_frozen(cluster, frozen):
     assert last.startswith('impala: Another learner is gone')
   before = _frames(cluster.logdir)
   learners = [cluster('learner', task, hosts) for task in range(2)]
-  _wait_for_frames(cluster.logdir, before + 1000)
+  _wait_for_frames(cluster.logdir, before + 1000, seconds=200)
   assert learners[1].end() == 0
   assert learners[0].process.wait(60) == 0
   for actor in actors:

@@ -6,6 +6,7 @@ At the end all is well again, and what they say and left behind is compared. On
 an idle machine it takes three minutes more than the faults.
 """
 
+import math
 import pathlib
 import random
 import re
@@ -33,7 +34,7 @@ _BATCH, _UNROLL = 4, 20
 _FRAMES = _BATCH * _UNROLL  # Of an update.
 _KEPT = 3
 _PATIENCE_SECONDS = 400.0  # For anything that must come, on a busy machine.
-_SETTLED_SECONDS = 30.0  # What a process has then is not its start's.
+_SETTLED_SECONDS = 30.0  # After that, a process holds what it needs.
 _MOST_GROWTH = 128e6  # Bytes, of a process.
 _MOST_HANDLES = 40  # More than before: threads, or files and sockets.
 
@@ -60,7 +61,7 @@ class _Member:
       )
     self.state = 'running'
     self.starts += 1
-    self._settled = None
+    self._ready_at = self._settled = None
 
   def is_ready(self):
     """Whether it says so, and minds signals to stop."""
@@ -95,7 +96,9 @@ class _Member:
       return
     code = self.process.poll()
     assert code is None, f'{self.name}: {code}\n{self.output()[-3000:]}'
-    if time.time() - self.process.create_time() < _SETTLED_SECONDS:
+    if self._ready_at is None and self.is_ready():
+      self._ready_at = time.monotonic()
+    if time.monotonic() < (self._ready_at or math.inf) + _SETTLED_SECONDS:
       return
     held = (
       self.process.memory_info().rss,
