@@ -35,7 +35,7 @@ _FRAMES = _BATCH * _UNROLL  # Of an update.
 _KEPT = 3
 _PATIENCE_SECONDS = 400.0  # For anything that must come, on a busy machine.
 _SETTLED_SECONDS = 30.0  # After that, a process holds what it needs.
-_MOST_GROWTH = 256e6  # Bytes, of a process.
+_MOST_GROWTH = 128e6  # Bytes, of a process.
 _MOST_HANDLES = 40  # More than before: threads, or files and sockets.
 
 
