@@ -104,7 +104,7 @@ class OurActor:
   def __init__(self, address):
     agent, specs = make_specs()
     self._unroll = codec.encode(make_unroll(specs))
-    self.size = len(self._unroll)
+    self.size = codec.size(self._unroll)
     signature = remote_pool.run_signature(specs, agent.trainable_variables)
     self._client = client.LearnerClient(address, 0, signature)
 
@@ -117,7 +117,7 @@ class TheirActor:
     _, specs = make_specs()
     arrays = make_unroll(specs)
     self._unroll = [tf.constant(array) for array in arrays]
-    self.size = len(codec.encode(arrays))
+    self.size = codec.size(codec.encode(arrays))
     self._client = tf.distribute.experimental.rpc.Client.create('grpc', address)
 
   def send(self, count):

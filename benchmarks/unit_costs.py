@@ -190,8 +190,8 @@ class Network:
       'network': network,
       'unroll_length': UNROLL_LENGTH,
       'update_batch': UPDATE_BATCH,
-      'trajectory_bytes': len(codec.encode(unroll)),
-      'parameter_bytes': len(parameters(self._agent)),
+      'trajectory_bytes': codec.size(codec.encode(unroll)),
+      'parameter_bytes': codec.size(parameters(self._agent)),
     }
     self.measure(warm=True)
 

@@ -1,14 +1,15 @@
 """An actor process's side of the service."""
 
+import itertools
 import logging
 import random
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 
-from impala.distributed import codec, remote_pool, service_pb2
+from impala.distributed import codec, framing, server, service_pb2
 from impala.environments import protocol
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # Seconds between two attempts.
@@ -43,7 +44,7 @@ class LearnerClient:
       compress: Whether unrolls are compressed on the way.
     """
     options = [
-      *remote_pool.KEEPALIVE,
+      *server.KEEPALIVE,
       ('grpc.max_receive_message_length', -1),  # The learner is trusted.
       ('grpc.max_send_message_length', -1),
       ('grpc.initial_reconnect_backoff_ms', 500),
@@ -62,18 +63,9 @@ class LearnerClient:
     else:
       self._channel = grpc.secure_channel(address, credentials, options)
 
-    def unary(method, request, reply):
-      return self._channel.unary_unary(
-        f'/{remote_pool.SERVICE}/{method}',
-        request.SerializeToString,
-        reply.FromString,
-      )
-
-    self._call_join = unary(
-      'Join', service_pb2.JoinRequest, service_pb2.JoinReply
-    )
-    self._call_exchange = unary(
-      'Exchange', service_pb2.ExchangeRequest, service_pb2.ExchangeReply
+    self._call_join, self._call_exchange = (
+      self._channel.unary_unary(f'/{server.SERVICE}/{method}')
+      for method in ('Join', 'Exchange')
     )
 
   def stop(self) -> None:
@@ -91,20 +83,24 @@ class LearnerClient:
       UserError: It refuses this actor.
       Stopped: `stop` was called.
     """
-    reply = self._persist(
-      self._call_join,
-      service_pb2.JoinRequest(task=self._task, signature=self._signature),
+    request = service_pb2.JoinRequest(
+      task=self._task, signature=self._signature
+    )
+    reply, _ = framing.unpack(
+      service_pb2.JoinReply,
+      self._persist(self._call_join, framing.pack(request)),
     )
     if reply.refusal:
       raise protocol.UserError(
         f'The learner at {self._address} refuses this actor: {reply.refusal}.'
       )
 
-  def exchange(self, unrolls: list[bytes], totals) -> tuple[int, bytes]:
+  def exchange(self, unrolls: Sequence[list], totals) -> tuple[int, memoryview]:
     """Sends unrolls, and waits until the learner has room for them.
 
     Args:
-      unrolls: Encoded; each goes to the learner once, come what may.
+      unrolls: What `codec.encode` gave of each; it goes to the learner once,
+        come what may.
       totals: An `actor_pool.Totals`.
 
     Returns:
@@ -123,23 +119,28 @@ class LearnerClient:
       learner=self._known[0],
       version=self._known[1],
     )
+    if self._compress:
+      unrolls = [[codec.compress(b''.join(unroll))] for unroll in unrolls]
     for unroll in unrolls:
       self._sequence += 1
       request.unrolls.add(
         sequence=self._sequence,
-        tensors=codec.compress(unroll) if self._compress else unroll,
+        size=codec.size(unroll),
         compressed=self._compress,
       )
-    reply = self._persist(self._call_exchange, request)
+    message = framing.pack(request, itertools.chain.from_iterable(unrolls))
+    reply, parameters = framing.unpack(
+      service_pb2.ExchangeReply, self._persist(self._call_exchange, message)
+    )
     self._known = (reply.learner, reply.version)
-    return reply.version, reply.parameters
+    return reply.version, parameters
 
-  def _persist(self, call: Callable, request):
+  def _persist(self, call: Callable, message: bytes) -> bytes:
     """Calls until there is an answer."""
     pause, told = _FIRST_PAUSE, False
     while True:
       try:
-        reply = self._wait(call.future(request))
+        reply = self._wait(call.future(message))
         if told:
           _log('The learner at %s answers again.', self._address)
         return reply

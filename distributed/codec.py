@@ -24,30 +24,35 @@ def signature(*nests) -> str:
   return hashlib.sha256(json.dumps(flat).encode()).hexdigest()
 
 
-def encode(tensors: Sequence[np.ndarray]) -> bytes:
-  """Returns tensors as bytes.
+def encode(tensors: Sequence) -> list:
+  """Returns tensors as buffers of bytes, most of which share their memory.
 
   Raises:
     ValueError: A string is longer than 65,535 bytes.
   """
-  parts = []
+  buffers = []
   for tensor in map(np.asarray, tensors):
     if tensor.dtype != object:
-      parts.append(np.ascontiguousarray(tensor).data)
+      buffers.append(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
       continue
     for text in tensor.flat:
       if len(text) > _MOST_LETTERS:
         raise ValueError(f'A string of {len(text)} bytes is too long to send.')
-      parts += [_LENGTH.type(len(text)).tobytes(), text]
-  return b''.join(parts)
+      buffers += [_LENGTH.type(len(text)).tobytes(), text]
+  return buffers
 
 
-def compress(data: bytes) -> bytes:
+def size(buffers: Sequence) -> int:
+  """Returns the bytes in buffers."""
+  return sum(map(len, buffers))
+
+
+def compress(data) -> bytes:
   """Returns bytes that `decompress` makes `data` again."""
   return zstandard.compress(data, level=1)
 
 
-def decompress(data: bytes, maximum_bytes: int) -> bytes:
+def decompress(data, maximum_bytes: int) -> bytes:
   """Returns what was compressed.
 
   Raises:
@@ -87,7 +92,7 @@ class Decoder:
       for dtype, count, _ in self._fields
     )
 
-  def __call__(self, data: bytes) -> list[np.ndarray]:
+  def __call__(self, data) -> list[np.ndarray]:
     """Returns the tensors, which may share the memory of `data`.
 
     Raises:
@@ -116,5 +121,5 @@ def _strings(data, offset, count):
     offset = start + int.from_bytes(data[offset:start], 'little')
     if offset > len(data):
       raise ValueError(f'{len(data)} bytes are too few.')
-    texts.append(data[start:offset])
+    texts.append(bytes(data[start:offset]))
   return texts, offset

@@ -19,7 +19,7 @@ from impala.environments import process
 from impala.networks import agent as agents
 
 _POLL_SECONDS = 0.1
-_GATHER_SECONDS = 0.003  # Actors of one batch of inference are as near.
+_GATHER_SECONDS, _LOOK_SECONDS = 0.02, 0.001
 
 
 def act(config) -> None:
@@ -34,6 +34,8 @@ def act(config) -> None:
     KeyboardInterrupt: A signal came before it acted.
   """
   address = cluster.learner_of_actor(config)
+  tf.config.threading.set_intra_op_parallelism_threads(config.inference_threads)
+  tf.config.threading.set_inter_op_parallelism_threads(config.inference_threads)
   memory.keep_large_blocks()
   credentials = tls.channel_credentials(config)
   first = config.task * config.num_envs
@@ -50,6 +52,7 @@ def act(config) -> None:
     pool = local_actors.make_pool(
       config, config.num_envs, agent, spec, version, start, lockstep=True
     )
+    remote_pool.check_size(pool.specs)
     learner = client.LearnerClient(
       address,
       config.task,
@@ -87,16 +90,8 @@ class _Sender(threading.Thread):
     self.sent = 0
     self._learner = learner
     self._pool = pool
-    variables = agent.trainable_variables
-    specs = remote_pool.variable_specs(variables)
-    self._decode = codec.Decoder(specs)
-
-    @tf.function(autograph=False, input_signature=specs)
-    def assign(*values):
-      for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-    self._assign = assign
+    self._variables = agent.trainable_variables
+    self._decode = codec.Decoder(remote_pool.variable_specs(self._variables))
     self._version = version
     self._first = first
     self._num_envs = num_envs
@@ -118,29 +113,35 @@ class _Sender(threading.Thread):
       self.error = error
 
   def _take(self):
-    """Waits for unrolls; those that end at about the same time go together."""
-    unrolls, size, waited = [], 0, False
+    """Waits for an unroll, and a little for those of the other environments.
+
+    A message costs about as much as the unroll in it.
+    """
+    unrolls, size, deadline = [], 0, float('inf')
     while (
       len(unrolls) < remote_pool.MAXIMUM_UNROLLS
       and size < remote_pool.ENOUGH_BYTES
     ):
       if unrolls and not int(self._pool.queue.size()):
-        if waited:
+        if len(unrolls) >= self._num_envs or time.monotonic() > deadline:
           break
-        time.sleep(_GATHER_SECONDS)
-        waited = True
+        time.sleep(_LOOK_SECONDS)
         continue
       number, *tensors = self._pool.queue.dequeue()
+      if not unrolls:
+        deadline = time.monotonic() + _GATHER_SECONDS
       # Its number is that among the actors of all processes.
       unrolls.append(codec.encode([number + self._first, *tensors]))
-      size += len(unrolls[-1])
-      waited = False
+      size += codec.size(unrolls[-1])
     return unrolls
 
   def _exchange(self, unrolls):
     version, parameters = self._learner.exchange(unrolls, self._pool.totals())
     if parameters:
-      self._assign(*self._decode(parameters))
+      values = self._decode(parameters)
+      for variable, value in zip(self._variables, values, strict=True):
+        # Variable.assign would copy arrays twice.
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
     self._version.assign(version)
 
   def _permit(self, count):

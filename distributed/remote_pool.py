@@ -1,7 +1,6 @@
 """The learner's side of the service: takes unrolls, gives parameters."""
 
 import collections
-import concurrent.futures
 import threading
 import uuid
 from collections.abc import Sequence
@@ -9,36 +8,25 @@ from collections.abc import Sequence
 import grpc
 import numpy as np
 import tensorflow as tf
-from google.protobuf import message
 
 from impala import actor, actor_pool, batches, structures
 from impala.distributed import (
   codec,
+  framing,
   inbox,
   memory,
+  server,
   service_pb2,
   tls,
   unroll_reader,
 )
 from impala.environments import protocol
 
-SERVICE = 'impala.distributed.Learner'
-_MAXIMUM_ACTORS = 1024  # Each waits on a thread of its own.
 MAXIMUM_UNROLLS = 64  # In a message.
 ENOUGH_BYTES = 64 << 20  # For a message to be sent.
-_MAXIMUM_BYTES = 2**31 - 1  # That gRPC takes.
-_REMEMBERED = 4 * _MAXIMUM_ACTORS  # Incarnations of actors.
+_REMEMBERED = 4 * server.MAXIMUM_ACTORS  # Incarnations of actors.
 _LONGEST_NAME = 64  # Of an incarnation.
 _HIGHEST_TOTAL = 2**48  # Sums of as many as there are fit 64 bits.
-_GRACE_SECONDS = 1.0
-# Peers that vanish without a word are noticed in half a minute.
-KEEPALIVE = (
-  ('grpc.keepalive_time_ms', 15_000),
-  ('grpc.keepalive_timeout_ms', 15_000),
-  ('grpc.keepalive_permit_without_calls', 1),
-  ('grpc.http2.min_ping_interval_without_data_ms', 10_000),
-  ('grpc.http2.max_pings_without_data', 0),
-)
 
 
 def run_signature(
@@ -51,6 +39,16 @@ def run_signature(
 def variable_specs(variables: Sequence[tf.Variable]) -> list[tf.TensorSpec]:
   """Returns the specs of the variables' values."""
   return [tf.TensorSpec(v.shape, v.dtype) for v in variables]
+
+
+def check_size(specs: structures.Trajectory) -> None:
+  """Raises a UserError where an unroll does not fit a message."""
+  size = codec.Decoder(tf.nest.flatten(specs)).maximum_bytes
+  if size > server.MAXIMUM_BYTES - 2 * framing.LONGEST_HEAD:
+    raise protocol.UserError(
+      f'An unroll takes up to {size / 1e9:.1f} GB, and a message holds 2 GB: a '
+      'lower --unroll_length, --width or --height makes it smaller.'
+    )
 
 
 _NO_TOTALS = actor_pool.Totals(0, 0, 0, 0.0, 0.0, 0.0, 0)
@@ -121,38 +119,20 @@ class RemotePool:
     self._incarnations = collections.OrderedDict()
     self._totals = collections.OrderedDict()  # By task.
     self._snapshot = (-1, b'')  # The newest parameters, as a reply.
-    self._server = grpc.server(
-      concurrent.futures.ThreadPoolExecutor(_MAXIMUM_ACTORS),
-      options=[
-        *KEEPALIVE,
-        ('grpc.so_reuseport', 0),
-        # Older gRPC expands a message whole before it measures it.
-        ('grpc.compression_enabled_algorithms_bitset', 1),
-        (
-          'grpc.max_receive_message_length',
-          min(
-            MAXIMUM_UNROLLS * self._read.maximum_bytes + 4096, _MAXIMUM_BYTES
-          ),
-        ),
-      ],
+    self._server = server.Server(
+      {'Join': self._join, 'Exchange': self._exchange},
+      MAXIMUM_UNROLLS * self._read.maximum_bytes + framing.LONGEST_HEAD,
+      address,
+      credentials,
     )
-    self._server.add_generic_rpc_handlers([self._handlers()])
-    host = address.rpartition(':')[0]
-    try:
-      if credentials is None:
-        port = self._server.add_insecure_port(address)
-      else:
-        port = self._server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-      raise OSError(f'{address} cannot be listened at: {error}') from error
-    self.address = f'{host}:{port}'
+    self.address = self._server.address
 
   def start(self, _=()) -> None:
     """Takes trajectories from now on."""
     self._server.start()
 
   def take_batch(self) -> structures.Trajectory:
-    """Waits for a batch.
+    """Waits for a batch, of NumPy arrays.
 
     Raises:
       tf.errors.CancelledError: The pool is closed.
@@ -161,9 +141,7 @@ class RemotePool:
       unrolls = self._inbox.take()
     except inbox.Closed:
       raise tf.errors.CancelledError(None, None, 'closed') from None
-    return tf.nest.map_structure(
-      tf.convert_to_tensor, batches.stack(unrolls, self.specs, np.stack)
-    )
+    return batches.stack(unrolls, self.specs, np.stack)
 
   def totals(self) -> actor_pool.Totals:
     """Returns the sums of what the actors tell."""
@@ -174,40 +152,11 @@ class RemotePool:
   def close(self) -> None:
     """Refuses actors from now on; no more trajectories come."""
     self._inbox.close()
-    self._server.stop(_GRACE_SECONDS).wait()
+    self._server.close()
     print(f'{self.received} unrolls were received.')
 
-  def _handlers(self):
-    def unary(method, request, serialize):
-      def parse_and_answer(data, context):
-        # gRPC, given a parser that fails, leaks some 16 kB each time.
-        try:
-          parsed = request.FromString(data)
-        except message.DecodeError:
-          context.abort(grpc.StatusCode.INVALID_ARGUMENT, 'It is no message.')
-        return method(parsed, context)
-
-      return grpc.unary_unary_rpc_method_handler(
-        parse_and_answer, None, serialize
-      )
-
-    return grpc.method_handlers_generic_handler(
-      SERVICE,
-      {
-        'Join': unary(
-          self._join,
-          service_pb2.JoinRequest,
-          service_pb2.JoinReply.SerializeToString,
-        ),
-        'Exchange': unary(
-          self._exchange,
-          service_pb2.ExchangeRequest,
-          bytes,  # Serialized once for all actors.
-        ),
-      },
-    )
-
-  def _join(self, request, context):
+  def _join(self, data, _):
+    request, _ = framing.unpack(service_pb2.JoinRequest, data)
     refusal = ''
     if request.signature != self._signature:
       refusal = (
@@ -215,9 +164,10 @@ class RemotePool:
         'the same --level_name, --network, --unroll_length, --width and '
         '--height'
       )
-    return service_pb2.JoinReply(refusal=refusal)
+    return framing.pack(service_pb2.JoinReply(refusal=refusal))
 
-  def _exchange(self, request, context):
+  def _exchange(self, data, context):
+    request, body = framing.unpack(service_pb2.ExchangeRequest, data)
     if request.signature != self._signature:
       context.abort(
         grpc.StatusCode.FAILED_PRECONDITION, 'another agent: join first'
@@ -226,18 +176,13 @@ class RemotePool:
       len(request.unrolls) > MAXIMUM_UNROLLS
       or len(request.incarnation) > _LONGEST_NAME
     ):
-      context.abort(
-        grpc.StatusCode.INVALID_ARGUMENT,
-        'Too many unrolls, or too long a name.',
-      )
+      raise ValueError('Too many unrolls, or too long a name.')
     updates = int(self._updates)
-    try:
-      unrolls = [
-        (unroll.sequence, self._read(self._tensors(unroll), updates))
-        for unroll in request.unrolls
-      ]
-    except ValueError as error:
-      context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    tensors = framing.split(body, [unroll.size for unroll in request.unrolls])
+    unrolls = [
+      (unroll.sequence, self._read(self._expand(unroll, data), updates))
+      for unroll, data in zip(request.unrolls, tensors, strict=True)
+    ]
     incarnation = self._incarnation(request)
     try:
       with incarnation.lock:  # Of the same unrolls, sent twice, too.
@@ -251,10 +196,10 @@ class RemotePool:
       context.abort(grpc.StatusCode.UNAVAILABLE, 'the learner ends')
     return self._reply(request.learner, request.version)
 
-  def _tensors(self, unroll):
+  def _expand(self, unroll, data):
     if not unroll.compressed:
-      return unroll.tensors
-    return codec.decompress(unroll.tensors, self._read.maximum_bytes)
+      return data
+    return codec.decompress(data, self._read.maximum_bytes)
 
   def _incarnation(self, request):
     """Returns what is known of the sender, and takes note of its totals."""
@@ -269,7 +214,7 @@ class RemotePool:
           )
         )
         self._totals.move_to_end(request.task)
-        if len(self._totals) > _MAXIMUM_ACTORS:
+        if len(self._totals) > server.MAXIMUM_ACTORS:
           self._totals.popitem(last=False)
       incarnation = self._incarnations.setdefault(
         request.incarnation, _Incarnation()
@@ -280,15 +225,15 @@ class RemotePool:
       return incarnation
 
   def _reply(self, learner, version):
-    """Returns a serialized reply, with parameters if they are newer."""
+    """Returns a reply, with parameters if they are newer."""
     with self._lock:
       updates = int(self._updates)
       reply = service_pb2.ExchangeReply(learner=self._id, version=updates)
       if (learner, version) == (self._id, updates):
-        return reply.SerializeToString()
-      if self._snapshot[0] != updates:
-        reply.parameters = codec.encode(self._values())
-        self._snapshot = (updates, reply.SerializeToString())
+        return framing.pack(reply)
+      if self._snapshot[0] != updates:  # Made once for all actors.
+        parameters = codec.encode(self._values())
+        self._snapshot = (updates, framing.pack(reply, parameters))
       return self._snapshot[1]
 
 
@@ -302,14 +247,16 @@ def make_pool(config, learning, spec, batch_size: int) -> RemotePool:
     batch_size: This learner's.
 
   Raises:
-    UserError: The address can't be used.
+    UserError: The address can't be used, or unrolls are too large.
   """
   memory.keep_large_blocks()
   address = config.learner_hosts[config.task]
   credentials = tls.server_credentials(config, address)
+  specs = actor.trajectory_specs(learning.agent, spec, config.unroll_length)
+  check_size(specs)
   try:
     pool = RemotePool(
-      actor.trajectory_specs(learning.agent, spec, config.unroll_length),
+      specs,
       spec.num_actions,
       learning.agent.trainable_variables,
       learning.updates,

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64istributed/service.proto\x12\x12impala.distributed\".\n\x0bJoinRequest\x12\x0c\n\x04task\x18\x01 \x01(\x05\x12\x11\n\tsignature\x18\x02 \x01(\t\"\x1c\n\tJoinReply\x12\x0f\n\x07refusal\x18\x01 \x01(\t\"?\n\x06Unroll\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07tensors\x18\x02 \x01(\x0c\x12\x12\n\ncompressed\x18\x03 \x01(\x08\"\xa2\x01\n\x06Totals\x12\x0e\n\x06\x61\x63tors\x18\x01 \x01(\x03\x12\x0f\n\x07\x62\x61tches\x18\x02 \x01(\x03\x12\x14\n\x0c\x62\x61tched_rows\x18\x03 \x01(\x03\x12\x19\n\x11inference_seconds\x18\x04 \x01(\x01\x12\x1b\n\x13\x65nvironment_seconds\x18\x05 \x01(\x01\x12\x17\n\x0f\x62locked_seconds\x18\x06 \x01(\x01\x12\x10\n\x08restarts\x18\x07 \x01(\x03\"\xc2\x01\n\x0f\x45xchangeRequest\x12\x0c\n\x04task\x18\x01 \x01(\x05\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\t\x12+\n\x07unrolls\x18\x04 \x03(\x0b\x32\x1a.impala.distributed.Unroll\x12*\n\x06totals\x18\x05 \x01(\x0b\x32\x1a.impala.distributed.Totals\x12\x0f\n\x07learner\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\"E\n\rExchangeReply\x12\x0f\n\x07learner\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x12\n\nparameters\x18\x03 \x01(\x0c\x32\xa5\x01\n\x07Learner\x12\x46\n\x04Join\x12\x1f.impala.distributed.JoinRequest\x1a\x1d.impala.distributed.JoinReply\x12R\n\x08\x45xchange\x12#.impala.distributed.ExchangeRequest\x1a!.impala.distributed.ExchangeReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64istributed/service.proto\x12\x12impala.distributed\".\n\x0bJoinRequest\x12\x0c\n\x04task\x18\x01 \x01(\x05\x12\x11\n\tsignature\x18\x02 \x01(\t\"\x1c\n\tJoinReply\x12\x0f\n\x07refusal\x18\x01 \x01(\t\"<\n\x06Unroll\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x12\n\ncompressed\x18\x03 \x01(\x08\"\xa2\x01\n\x06Totals\x12\x0e\n\x06\x61\x63tors\x18\x01 \x01(\x03\x12\x0f\n\x07\x62\x61tches\x18\x02 \x01(\x03\x12\x14\n\x0c\x62\x61tched_rows\x18\x03 \x01(\x03\x12\x19\n\x11inference_seconds\x18\x04 \x01(\x01\x12\x1b\n\x13\x65nvironment_seconds\x18\x05 \x01(\x01\x12\x17\n\x0f\x62locked_seconds\x18\x06 \x01(\x01\x12\x10\n\x08restarts\x18\x07 \x01(\x03\"\xc2\x01\n\x0f\x45xchangeRequest\x12\x0c\n\x04task\x18\x01 \x01(\x05\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\t\x12+\n\x07unrolls\x18\x04 \x03(\x0b\x32\x1a.impala.distributed.Unroll\x12*\n\x06totals\x18\x05 \x01(\x0b\x32\x1a.impala.distributed.Totals\x12\x0f\n\x07learner\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x03\"1\n\rExchangeReply\x12\x0f\n\x07learner\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x32\xa5\x01\n\x07Learner\x12\x46\n\x04Join\x12\x1f.impala.distributed.JoinRequest\x1a\x1d.impala.distributed.JoinReply\x12R\n\x08\x45xchange\x12#.impala.distributed.ExchangeRequest\x1a!.impala.distributed.ExchangeReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -26,13 +26,13 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_JOINREPLY']._serialized_start=97
   _globals['_JOINREPLY']._serialized_end=125
   _globals['_UNROLL']._serialized_start=127
-  _globals['_UNROLL']._serialized_end=190
-  _globals['_TOTALS']._serialized_start=193
-  _globals['_TOTALS']._serialized_end=355
-  _globals['_EXCHANGEREQUEST']._serialized_start=358
-  _globals['_EXCHANGEREQUEST']._serialized_end=552
-  _globals['_EXCHANGEREPLY']._serialized_start=554
-  _globals['_EXCHANGEREPLY']._serialized_end=623
-  _globals['_LEARNER']._serialized_start=626
-  _globals['_LEARNER']._serialized_end=791
+  _globals['_UNROLL']._serialized_end=187
+  _globals['_TOTALS']._serialized_start=190
+  _globals['_TOTALS']._serialized_end=352
+  _globals['_EXCHANGEREQUEST']._serialized_start=355
+  _globals['_EXCHANGEREQUEST']._serialized_end=549
+  _globals['_EXCHANGEREPLY']._serialized_start=551
+  _globals['_EXCHANGEREPLY']._serialized_end=600
+  _globals['_LEARNER']._serialized_start=603
+  _globals['_LEARNER']._serialized_end=768
 # @@protoc_insertion_point(module_scope)

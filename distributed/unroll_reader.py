@@ -26,11 +26,11 @@ class UnrollReader:
     self._action = indices.agent_outputs.action
     self._floats = [i for i, spec in enumerate(flat) if spec.dtype.is_floating]
 
-  def __call__(self, data: bytes, updates: int) -> list[np.ndarray]:
+  def __call__(self, data, updates: int) -> list[np.ndarray]:
     """Returns a flat trajectory.
 
     Args:
-      data: What `codec.encode` gave.
+      data: The bytes of what `codec.encode` gave.
       updates: The learner's; a learner that has resumed may have lost those
         that the trajectory was made with.
 

@@ -26,47 +26,52 @@ def _tensors():
   ]
 
 
+def _encode(tensors):
+  return b''.join(codec.encode(tensors))
+
+
 def test_there_and_back():
-  data = codec.encode(_tensors())
+  data = _encode(_tensors())
+  assert codec.size(codec.encode(_tensors())) == len(data)
   decode = codec.Decoder(_SPECS)
   assert len(data) <= decode.maximum_bytes
-  for tensor, again in zip(_tensors(), decode(data), strict=True):
+  for tensor, again in zip(_tensors(), decode(memoryview(data)), strict=True):
     assert (tensor.dtype, tensor.shape) == (again.dtype, again.shape)
     np.testing.assert_array_equal(tensor, again)
 
 
 def test_memory_in_any_order():
   tensor = np.arange(6, dtype=np.float32).reshape(3, 2).T
-  (again,) = codec.Decoder(_SPECS[1:2])(codec.encode([tensor]))
+  (again,) = codec.Decoder(_SPECS[1:2])(_encode([tensor]))
   np.testing.assert_array_equal(again, tensor)
 
 
 @pytest.mark.parametrize('cut', [1, 5, 13, 20, 30, 1000])
 def test_too_few_bytes(cut):
   with pytest.raises(ValueError, match=r'few|buffer|expected|offset'):
-    codec.Decoder(_SPECS)(codec.encode(_tensors())[:-cut])
+    codec.Decoder(_SPECS)(_encode(_tensors())[:-cut])
 
 
 def test_too_many_bytes():
   with pytest.raises(ValueError, match='are expected'):
-    codec.Decoder(_SPECS)(codec.encode(_tensors()) + b'x')
+    codec.Decoder(_SPECS)(_encode(_tensors()) + b'x')
 
 
 def test_no_truth_values():
-  data = codec.encode([np.array([0, 1, 2, 1], np.uint8)])
+  data = _encode([np.array([0, 1, 2, 1], np.uint8)])
   with pytest.raises(ValueError, match='truth'):
     codec.Decoder(_SPECS[2:3])(data)
 
 
 def test_a_string_that_is_too_long():
-  codec.encode([np.array([b'x' * 65_535], object)])
+  _encode([np.array([b'x' * 65_535], object)])
   with pytest.raises(ValueError, match='too long'):
-    codec.encode([np.array([b'x' * 65_536], object)])
+    _encode([np.array([b'x' * 65_536], object)])
 
 
 def test_any_bytes_are_tensors_or_an_error():
   random = np.random.default_rng(0)
-  data = codec.encode(_tensors())
+  data = _encode(_tensors())
   for _ in range(2000):
     damaged = bytearray(data)
     for _ in range(random.integers(1, 4)):
@@ -93,7 +98,7 @@ def test_signatures_tell_specs_apart():
 
 
 def test_compressed_and_back():
-  data = codec.encode(_tensors()) * 50
+  data = _encode(_tensors()) * 50
   compressed = codec.compress(data)
   assert len(compressed) < len(data) / 5
   assert codec.decompress(compressed, len(data)) == data
@@ -107,7 +112,7 @@ def test_more_than_is_expected_is_not_decompressed():
 
 
 def test_what_is_damaged_is_not_decompressed():
-  data = codec.compress(codec.encode(_tensors()))
+  data = codec.compress(_encode(_tensors()))
   streamed = zstandard.ZstdCompressor(write_content_size=False).compress(b'x')
   for wrong in (b'', data[:-3], b'x' + data, streamed):
     with pytest.raises(ValueError, match=r'decompressed|size'):

@@ -11,7 +11,13 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from impala import actor
-from impala.distributed import codec, remote_pool, service_pb2
+from impala.distributed import (
+  codec,
+  framing,
+  remote_pool,
+  server,
+  service_pb2,
+)
 from impala.environments import protocol
 from impala.networks import agent as agents
 
@@ -60,14 +66,18 @@ class _Service:
     self._channel = grpc.insecure_channel(
       self.pool.address, [('grpc.max_send_message_length', -1)]
     )
-    self.unroll = codec.encode(
-      [
-        np.full(
-          spec.shape,
-          *((b'', object) if spec.dtype == tf.string else (0, spec.dtype.name)),
-        )
-        for spec in tf.nest.flatten(self.pool.specs)
-      ]
+    self.unroll = b''.join(
+      codec.encode(
+        [
+          np.full(
+            spec.shape,
+            *(
+              (b'', object) if spec.dtype == tf.string else (0, spec.dtype.name)
+            ),
+          )
+          for spec in tf.nest.flatten(self.pool.specs)
+        ]
+      )
     )
     self._well = 0
 
@@ -85,7 +95,7 @@ class _Service:
 
   def begin(self, message, method='Exchange', **options):
     """Sends bytes; returns the call."""
-    return self._channel.unary_unary(f'/{remote_pool.SERVICE}/{method}').future(
+    return self._channel.unary_unary(f'/{server.SERVICE}/{method}').future(
       message, timeout=60, **options
     )
 
@@ -97,29 +107,42 @@ class _Service:
       assert error.code() in _REFUSED, error
       return None
 
-  def request(self, **fields):
-    """Returns a well-formed request, but for what the fields say."""
-    return service_pb2.ExchangeRequest(
+  def message(self, tensors=None, sequences=(1,), **fields):
+    """Returns a well-formed message, but for what is asked for.
+
+    Args:
+      tensors: Of each unroll.
+      sequences: The unrolls'.
+      **fields: Of the request.
+    """
+    if tensors is None:
+      tensors = self.unroll
+    unrolls = [
+      service_pb2.Unroll(sequence=sequence, size=len(tensors))
+      for sequence in sequences
+    ]
+    request = service_pb2.ExchangeRequest(
       **{
         'incarnation': 'a',
         'signature': self.pool._signature,
-        'unrolls': [service_pb2.Unroll(sequence=1, tensors=self.unroll)],
+        'unrolls': unrolls,
         **fields,
       }
     )
+    return framing.pack(request, [tensors] * len(unrolls))
 
   def is_well(self):
     """Whether an actor is served as always."""
     self._well += 1
     before = self.pool.received
-    request = self.request(incarnation='well')
-    request.unrolls[0].sequence = self._well
-    data = self.answer(self.begin(request.SerializeToString()))
-    reply = service_pb2.ExchangeReply.FromString(data)
+    message = self.message(incarnation='well', sequences=[self._well])
+    reply, parameters = framing.unpack(
+      service_pb2.ExchangeReply, self.answer(self.begin(message))
+    )
     totals = self.pool.totals()
     return (
       reply.version == 5
-      and bool(reply.parameters)
+      and len(parameters) > 0
       and self.pool.received > before  # Others may still be under way.
       and np.isfinite(totals).all()
       and min(totals) >= 0
@@ -143,7 +166,10 @@ def service(running):
   yield running
   assert running.is_well()
   assert process.memory_info().rss - before < _MOST_GROWTH
-  assert len(running.pool._server._state.thread_pool._threads) < _MOST_THREADS
+  assert (
+    len(running.pool._server._server._state.thread_pool._threads)
+    < _MOST_THREADS
+  )
 
 
 @pytest.fixture(
@@ -167,21 +193,25 @@ def given(request):
   return given
 
 
-def _requests(service):
+def _messages(service):
   tensors = st.just(service.unroll) | st.binary(max_size=2000)
-  return st.builds(
+  size = st.just(len(service.unroll)) | st.integers(0, 2000) | _INT64
+  requests = st.builds(
     service_pb2.ExchangeRequest,
     task=_INT32,
     incarnation=st.text(),
     signature=st.just(service.pool._signature) | st.text(),
     unrolls=st.lists(
-      st.builds(service_pb2.Unroll, sequence=_INT64, tensors=tensors),
+      st.builds(
+        service_pb2.Unroll, sequence=_INT64, size=size, compressed=st.booleans()
+      ),
       max_size=3,
     ),
     totals=_TOTALS,
     learner=st.text(),
     version=_INT64,
-  ).map(lambda request: request.SerializeToString())
+  )
+  return st.builds(framing.pack, requests, st.lists(tensors, max_size=3))
 
 
 @st.composite
@@ -195,7 +225,7 @@ def _damaged(draw, data):
 
 
 def test_any_exchange(service, given):
-  @given(message=_requests(service))
+  @given(message=_messages(service))
   def check(message):
     service.answer(service.begin(message))
     assert service.is_well()
@@ -206,10 +236,10 @@ def test_any_join(service, given):
     service_pb2.JoinRequest, task=_INT32, signature=st.text()
   )
 
-  @given(message=requests.map(lambda request: request.SerializeToString()))
+  @given(message=requests.map(framing.pack))
   def check(message):
-    reply = service_pb2.JoinReply.FromString(
-      service.answer(service.begin(message, 'Join'))
+    reply, _ = framing.unpack(
+      service_pb2.JoinReply, service.answer(service.begin(message, 'Join'))
     )
     assert reply.refusal
     assert service.is_well()
@@ -224,7 +254,7 @@ def test_any_bytes(service, given, method):
 
 
 def test_damaged_exchanges(service, given):
-  @given(message=_damaged(service.request().SerializeToString()))
+  @given(message=_damaged(service.message()))
   def check(message):
     service.answer(service.begin(message))
     assert service.is_well()
@@ -233,18 +263,13 @@ def test_damaged_exchanges(service, given):
 def test_damaged_unrolls(service, given):
   @given(tensors=_damaged(service.unroll), sequence=_INT64)
   def check(tensors, sequence):
-    request = service.request(
-      unrolls=[service_pb2.Unroll(sequence=sequence, tensors=tensors)]
-    )
-    service.answer(service.begin(request.SerializeToString()))
+    service.answer(service.begin(service.message(tensors, [sequence])))
     assert service.is_well()
 
 
 def test_many_at_once_and_calls_that_are_given_up(service, given):
   messages = (
-    _requests(service)
-    | st.binary(max_size=500)
-    | _damaged(service.request().SerializeToString())
+    _messages(service) | st.binary(max_size=500) | _damaged(service.message())
   )
 
   @given(messages=st.lists(st.tuples(messages, st.booleans()), max_size=16))
@@ -267,47 +292,53 @@ def test_many_times_what_is_no_message(service):
 
 
 def test_many_unrolls_in_a_message(service):
-  unroll = service_pb2.Unroll(sequence=1, tensors=service.unroll)
   count = remote_pool.MAXIMUM_UNROLLS
   before = service.pool.received
   for sequence in (1, 2**63 - 1, 1):  # The newest is kept, the others known.
-    unroll.sequence = sequence
-    request = service.request(incarnation='many', unrolls=[unroll] * count)
-    assert service.answer(service.begin(request.SerializeToString()))
+    message = service.message(None, [sequence] * count, incarnation='many')
+    assert service.answer(service.begin(message))
   assert service.pool.received == before + 2
-  request.unrolls.add(sequence=2, tensors=service.unroll)
-  assert service.answer(service.begin(request.SerializeToString())) is None
+  message = service.message(None, [2] * (count + 1), incarnation='many')
+  assert service.answer(service.begin(message)) is None
 
 
 def test_empty_unrolls_without_end(service):
-  request = service.request(unrolls=[]).SerializeToString()
-  # Messages one after another are one: the sender is not to need memory, too.
+  # Protocol buffers one after another are one.
   one = service_pb2.ExchangeRequest(unrolls=[service_pb2.Unroll()])
-  request += one.SerializeToString() * 1_000_000
-  assert service.answer(service.begin(request)) is None
+  head = one.SerializeToString() * 1_000_000
+  message = len(head).to_bytes(4, 'little') + head
+  assert service.answer(service.begin(message)) is None
+
+
+def test_a_head_that_ends_later_than_its_message(service):
+  message = service.message()
+  for length in (len(message) - 3, 1 << 16, 2**32 - 1):
+    wrong = length.to_bytes(4, 'little') + message[4:]
+    assert service.answer(service.begin(wrong)) is None
 
 
 def test_many_incarnations_with_long_names(service):
   for index in range(100):
-    request = service.request(incarnation=f'{index}' * 500_000, unrolls=[])
-    assert service.answer(service.begin(request.SerializeToString())) is None
+    for times in (100, 10_000, 500_000):
+      message = service.message(None, (), incarnation=f'{index}' * times)
+      assert service.answer(service.begin(message)) is None
 
 
 def test_many_incarnations(service, monkeypatch):
   most = len(service.pool._incarnations) + 50
   monkeypatch.setattr(remote_pool, '_REMEMBERED', most)
   for index in range(100):
-    request = service.request(incarnation=str(index), unrolls=[])
-    assert service.answer(service.begin(request.SerializeToString()))
+    message = service.message(None, (), incarnation=str(index))
+    assert service.answer(service.begin(message))
   assert len(service.pool._incarnations) == most
 
 
 def test_many_tasks(service, monkeypatch):
   most = len(service.pool._totals) + 50
-  monkeypatch.setattr(remote_pool, '_MAXIMUM_ACTORS', most)
+  monkeypatch.setattr(server, 'MAXIMUM_ACTORS', most)
   for task in range(100):
-    request = service.request(task=-task, incarnation=f'of {task}')
-    assert service.answer(service.begin(request.SerializeToString()))
+    message = service.message(task=-task, incarnation=f'of {task}')
+    assert service.answer(service.begin(message))
   assert len(service.pool._totals) == most
 
 

@@ -8,7 +8,14 @@ import pytest
 import tensorflow as tf
 
 from impala import actor, actor_pool
-from impala.distributed import client, codec, remote_pool, service_pb2
+from impala.distributed import (
+  client,
+  codec,
+  framing,
+  remote_pool,
+  server,
+  service_pb2,
+)
 from impala.environments import protocol
 from impala.networks import agent as agents
 
@@ -145,40 +152,40 @@ def test_a_slow_learner_blocks_actors(pool, connect):
   assert pool.received == 9
 
 
-def test_what_is_sent_twice_is_taken_once(pool):
+def _request(pool, count, incarnation='a'):
+  """Returns a message with the unrolls 1 to `count`, of actors so numbered."""
   request = service_pb2.ExchangeRequest(
-    incarnation='a', signature=pool._signature
+    incarnation=incarnation, signature=pool._signature
   )
-  for sequence in (1, 2):
-    request.unrolls.add(sequence=sequence, tensors=_unroll(pool, sequence))
+  bodies = []
+  for sequence in range(1, count + 1):
+    bodies += _unroll(pool, sequence)
+    size = codec.size(_unroll(pool, sequence))
+    request.unrolls.add(sequence=sequence, size=size)
+  return framing.pack(request, bodies)
+
+
+def test_what_is_sent_twice_is_taken_once(pool):
   with grpc.insecure_channel(pool.address) as channel:
     call = _exchange(channel)
-    first = call.future(request)
+    first = call.future(_request(pool, 2))
     time.sleep(0.3)
     first.cancel()  # The answer is lost, while the learner has no room.
-    second = call.future(request)
+    second = call.future(_request(pool, 2))
     assert [int(t.actor[0]) for t in _take(pool, 2)] == [1, 2]
     second.result(timeout=30)
-    request.unrolls.add(sequence=3, tensors=_unroll(pool, 3))
-    third = call.future(request)
+    third = call.future(_request(pool, 3))
     assert [int(t.actor[0]) for t in _take(pool, 1)] == [3]
     third.result(timeout=30)
     # Another process of the same task begins at 1.
-    request.incarnation = 'b'
-    fourth = call.future(request)
+    fourth = call.future(_request(pool, 3, incarnation='b'))
     assert [int(t.actor[0]) for t in _take(pool, 3)] == [1, 2, 3]
     fourth.result(timeout=30)
   assert pool.received == 6
 
 
-def _exchange(
-  channel, serializer=service_pb2.ExchangeRequest.SerializeToString
-):
-  return channel.unary_unary(
-    f'/{remote_pool.SERVICE}/Exchange',
-    serializer,
-    service_pb2.ExchangeReply.FromString,
-  )
+def _exchange(channel):
+  return channel.unary_unary(f'/{server.SERVICE}/Exchange')
 
 
 @pytest.mark.parametrize(
@@ -217,22 +224,19 @@ def test_another_agent_is_refused(pool, connect):
 
 def test_a_message_that_is_too_large_is_refused(pool):
   request = service_pb2.ExchangeRequest(signature=pool._signature)
-  request.unrolls.add(sequence=1, tensors=b'x' * 200_000_000)
+  request.unrolls.add(sequence=1, size=200_000_000)
+  message = framing.pack(request, [bytes(200_000_000)])
   with grpc.insecure_channel(
     pool.address, [('grpc.max_send_message_length', -1)]
   ) as channel:
     with pytest.raises(grpc.RpcError) as caught:
-      _exchange(channel)(request, timeout=60)
+      _exchange(channel)(message, timeout=60)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_malformed_messages_do_no_harm(pool, connect):
   random = np.random.default_rng(0)
-  request = service_pb2.ExchangeRequest(
-    incarnation='a', signature=pool._signature
-  )
-  request.unrolls.add(sequence=1, tensors=_unroll(pool))
-  data = request.SerializeToString()
+  data = _request(pool, 1)
   stop = threading.Event()
 
   def take():
@@ -246,7 +250,7 @@ def test_malformed_messages_do_no_harm(pool, connect):
   taker.start()
   try:
     with grpc.insecure_channel(pool.address) as channel:
-      call = _exchange(channel, serializer=None)
+      call = _exchange(channel)
       for index in range(300):
         damaged = bytearray(data)
         for _ in range(random.integers(1, 6)):
@@ -317,9 +321,14 @@ def test_a_learner_that_comes_back(agent, pool):
     actor_side.close()
 
 
-def test_an_address_that_is_taken(pool, agent):
-  with pytest.raises(OSError, match='cannot be listened at'):
-    remote_pool.RemotePool(
-      pool.specs, 3, agent.trainable_variables,
-      tf.Variable(0, dtype=tf.int64), 1, pool.address,
-    )  # fmt: skip
+def test_unrolls_that_fit_no_message(agent):
+  def check(unroll_length):
+    remote_pool.check_size(
+      actor.trajectory_specs(
+        agent, protocol.Spec((4, 4), 3, 'uint8'), unroll_length
+      )
+    )
+
+  check(20_000)
+  with pytest.raises(protocol.UserError, match=r'2\.6 GB.*--unroll_length'):
+    check(40_000)

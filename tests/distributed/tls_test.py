@@ -6,7 +6,13 @@ import pytest
 import tensorflow as tf
 
 from impala import actor
-from impala.distributed import client, remote_pool, tls
+from impala.distributed import (
+  client,
+  framing,
+  remote_pool,
+  service_pb2,
+  tls,
+)
 from impala.environments import protocol
 from impala.networks import agent as agents
 
@@ -99,7 +105,7 @@ def test_tls_takes_only_those_with_a_certificate(tmp_path):
     for credentials in (None, grpc.ssl_channel_credentials(authority)):
       stranger = client.LearnerClient(pool.address, 0, signature, credentials)
       future = stranger._call_join.future(
-        remote_pool.service_pb2.JoinRequest(signature=signature)
+        framing.pack(service_pb2.JoinRequest(signature=signature))
       )
       with pytest.raises(grpc.RpcError):
         future.result(timeout=20)

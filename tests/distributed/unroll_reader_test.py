@@ -31,7 +31,7 @@ def trajectory(specs):
 
 def _read(specs, trajectory, updates=5):
   read = unroll_reader.UnrollReader(specs, _SPEC.num_actions)
-  data = codec.encode(tf.nest.flatten(trajectory))
+  data = b''.join(codec.encode(tf.nest.flatten(trajectory)))
   assert len(data) <= read.maximum_bytes
   return tf.nest.pack_sequence_as(specs, read(data, updates))
 
