@@ -171,6 +171,13 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
   'inference_timeout_ms', 10, 'After so long, fewer actors are enough.', 0
 )
+flags.DEFINE_integer(
+  'inference_threads',
+  1,
+  'Of an actor process: more are faster where it has cores for itself, and '
+  'cost more where processes share them.',
+  1,
+)
 
 # Records.
 flags.DEFINE_float('report_interval_secs', 10.0, 'Between metrics.', 0.1)

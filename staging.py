@@ -28,10 +28,14 @@ class StagingArea:
     self._name = f'staging_{next(_names)}'
 
   def put(self, batch) -> None:
-    """Waits for room and copies `batch` to the device."""
+    """Waits for room and copies `batch`, tensors or arrays, to the device.
+
+    Arrays must not be changed afterwards: the copy may share their memory.
+    """
     with tf.device(self._device):
       tf.raw_ops.Stage(
-        values=[tf.identity(t) for t in tf.nest.flatten(batch)],
+        # tf.identity would copy arrays twice.
+        values=[tf.raw_ops.Identity(input=t) for t in tf.nest.flatten(batch)],
         capacity=self._capacity,
         shared_name=self._name,
       )

@@ -182,7 +182,8 @@ def _watch(thread, pool, stream, reporter, signals, config):
       raise pool.error
     if time.monotonic() >= report_at:
       reporter.report()
-      report_at += config.report_interval_secs
+      # Not all at once that a process missed while it was stopped.
+      report_at = time.monotonic() + config.report_interval_secs
   if stream.error is not None:  # It has ended the learner, too.
     raise stream.error
   # TensorFlow's message has a stack trace above what is told.

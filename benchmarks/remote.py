@@ -1,10 +1,12 @@
 """Training with remote actors beside training in one process: CPU, frames/s.
 
-The same training in turns, as users run it: all in one process, and a learner
-with actor processes over loopback, which share the environments. What is told
-is CPU milliseconds an agent step of all processes together, and frames a
-second, on the same cores. Smaller actor processes have smaller inference
-batches, which cost more by themselves. From the repository's root:
+The same training as users run it: all in one process, and a learner with actor
+processes over loopback, which share the environments. They go on in turns of a
+few seconds, the others being stopped: what else the machine does falls on all
+alike. What is told is CPU milliseconds an agent step of all
+processes together, and frames a second, on the same cores. Smaller actor
+processes have smaller inference batches, which cost more by themselves. From
+the repository's root:
 
   python -m impala.benchmarks.remote
 """
@@ -13,6 +15,7 @@ import contextlib
 import csv
 import os
 import pathlib
+import signal
 import socket
 import statistics
 import subprocess
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import time
 
+import numpy as np
 import psutil
 from absl import app, flags
 
@@ -31,15 +35,16 @@ flags.DEFINE_list('actor_processes', '1,4', 'How many, in turns.')
 flags.DEFINE_integer('environments', 16, 'Of all actors.')
 flags.DEFINE_integer('batch_size', 8, 'Unrolls in a batch.')
 flags.DEFINE_integer('unroll_length', 20, 'Agent steps in an unroll.')
-flags.DEFINE_float('warm_seconds', 6.0, 'Of training before a measurement.')
-flags.DEFINE_float('seconds', 20.0, 'Of a measurement.')
-flags.DEFINE_integer('rounds', 3, 'Of all measurements; medians are told.')
+flags.DEFINE_float('seconds', 2.0, 'Of a turn.')
+flags.DEFINE_integer('turns', 10, 'Of each training, in a measurement.')
+flags.DEFINE_integer('rounds', 3, 'Of new processes; medians are told.')
 flags.DEFINE_string(
   'output', 'benchmarks/results/remote.json', 'For the results.'
 )
 
 _HERE = pathlib.Path(__file__).parent
 _ACTION_REPEATS = 4
+_WARM_ROWS = 4
 
 
 def _command(logdir, *arguments):
@@ -52,7 +57,7 @@ def _command(logdir, *arguments):
     f'--unroll_length={FLAGS.unroll_length}',
     f'--num_action_repeats={_ACTION_REPEATS}',
     f'--logdir={logdir}',
-    '--report_interval_secs=1',
+    '--report_interval_secs=2',
     *arguments,
   ]
 
@@ -76,85 +81,119 @@ def _commands(logdir, actor_processes):
   ]
 
 
-@contextlib.contextmanager
-def _running(commands):
-  """Starts processes, and ends them."""
-  environment = {**os.environ, 'PYTHONPATH': str(_HERE)}
-  processes = [
-    psutil.Popen(
-      command,
-      env=environment,
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
-    )
-    for command in commands
-  ]
-  try:
-    yield processes
-  finally:
-    for process in processes:
+class _Training:
+  """Processes that train, unless they are stopped."""
+
+  def __init__(self, actor_processes, folder):
+    self._logdir = folder / f'{actor_processes}_actor_processes'
+    environment = {**os.environ, 'PYTHONPATH': str(_HERE)}
+    self._processes = [
+      psutil.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+      )
+      for command in _commands(self._logdir, actor_processes)
+    ]
+
+    self._seconds = 0.0
+
+  def warm_up(self):
+    """Trains until what is made at first use is made."""
+    self._wait_for_rows(_WARM_ROWS)
+    self._signal(signal.SIGSTOP)
+
+  @contextlib.contextmanager
+  def turn(self):
+    """A context in which it goes on."""
+    began = time.monotonic()
+    self._signal(signal.SIGCONT)
+    yield
+    self._signal(signal.SIGSTOP)
+    self._seconds += time.monotonic() - began
+
+  def report(self):
+    """Trains to the next report.
+
+    Returns:
+      Seconds of CPU and of all turns, frames, and the newest of the metrics.
+    """
+    with self.turn():
+      row = self._wait_for_rows(len(self._rows()) + 2)  # One is due already.
+      times = [process.cpu_times() for process in self._members()]
+    cpu = sum(time.user + time.system for time in times)
+    return cpu, self._seconds, int(row['environment_frames']), row
+
+  def end(self):
+    self._signal(signal.SIGCONT)
+    for process in self._processes:
       process.terminate()
-    for process in processes:
+    for process in self._processes:
       process.wait(60)
 
+  def _members(self):
+    for process in self._processes:
+      yield process
+      yield from process.children(recursive=True)
 
-def _cpu_seconds(processes):
-  """CPU time of processes and of all below them."""
-  total = 0.0
-  for process in processes:
-    for member in [process, *process.children(recursive=True)]:
-      times = member.cpu_times()
-      total += times.user + times.system
-  return total
+  def _signal(self, number):
+    for process in list(self._members()):
+      with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+  def _wait_for_rows(self, count):
+    """Returns the newest row of at least so many of the metrics."""
+    deadline = time.monotonic() + 120
+    while len(rows := self._rows()) < count:
+      if time.monotonic() > deadline:
+        raise TimeoutError('The training does not go on.')
+      time.sleep(0.01)
+    return rows[-1]
+
+  def _rows(self):
+    try:
+      text = (self._logdir / 'metrics.csv').read_text()
+    except FileNotFoundError:
+      return []
+    return list(csv.DictReader(text[: text.rfind('\n') + 1].splitlines()))
 
 
-def _next_row(logdir, after):
-  """Waits for a new row of the metrics; returns all of them."""
-  deadline = time.monotonic() + 120
-  while time.monotonic() < deadline:
-    with contextlib.suppress(FileNotFoundError):
-      with (logdir / 'metrics.csv').open(newline='') as file:
-        rows = list(csv.DictReader(file))
-      if len(rows) > after:
-        return rows
-    time.sleep(0.01)
-  raise TimeoutError('The training does not go on.')
-
-
-def _measure(actor_processes):
-  with tempfile.TemporaryDirectory() as temporary:
-    logdir = pathlib.Path(temporary) / 'run'
-    with _running(_commands(logdir, actor_processes)) as processes:
-
-      def after(seconds):
-        """Returns CPU, time and row of the first report after so long."""
-        time.sleep(seconds)
-        count = len(_next_row(logdir, 0))
-        row = _next_row(logdir, count)[-1]
-        return _cpu_seconds(processes), time.monotonic(), row
-
-      _next_row(logdir, 0)
-      cpu, began, first = after(FLAGS.warm_seconds)
-      cpu_then, ended, last = after(FLAGS.seconds)
-  frames = int(last['environment_frames']) - int(first['environment_frames'])
-  return {
-    'cpu_milliseconds_a_step': 1e3
-    * (cpu_then - cpu)
-    * _ACTION_REPEATS
-    / frames,
-    'frames_per_second': frames / (ended - began),
-    'batch_fill': float(last['batch_fill']),
-    'policy_lag': float(last['policy_lag']),
-  }
+def _measure(ways, folder):
+  """Starts trainings and measures them in turns; returns what is told."""
+  with contextlib.ExitStack() as ends:
+    training = {}
+    for way in ways:
+      training[way] = _Training(way, folder)
+      ends.callback(training[way].end)
+      training[way].warm_up()
+    before = {way: one.report() for way, one in training.items()}
+    for _ in range(FLAGS.turns):
+      for one in training.values():
+        with one.turn():
+          time.sleep(FLAGS.seconds)
+    after = {way: one.report() for way, one in training.items()}
+  results = {}
+  for way in ways:
+    row = after[way][3]
+    cpu, seconds, frames = np.subtract(after[way][:3], before[way][:3]).tolist()
+    results[way] = {
+      'cpu_milliseconds_a_step': 1e3 * cpu * _ACTION_REPEATS / frames,
+      'frames_per_second': frames / seconds,
+      'batch_fill': float(row['batch_fill']),
+      'policy_lag': float(row['policy_lag']),
+    }
+    print(way, results[way], flush=True)
+  return results
 
 
 def main(_):
   ways = [0, *map(int, FLAGS.actor_processes)]
   measured = {way: [] for way in ways}
   for _ in range(FLAGS.rounds):
-    for way in ways:
-      measured[way].append(_measure(way))
-      print(way, measured[way][-1], flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+      for way, result in _measure(ways, pathlib.Path(folder)).items():
+        measured[way].append(result)
   results = []
   for way, rounds in measured.items():
     row = {

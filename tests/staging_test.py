@@ -26,6 +26,14 @@ def test_first_in_first_out():
     assert 'CPU:0' in element['a'].device
 
 
+def test_arrays_are_put_as_tensors():
+  area = staging.StagingArea(_SPECS, '/cpu:0')
+  area.put({'a': np.ones(2, np.float32), 'b': (np.array(b'x', object),)})
+  element = area.get()
+  np.testing.assert_array_equal(element['a'], [1, 1])
+  assert element['b'][0].numpy() == b'x'
+
+
 def test_areas_are_apart():
   areas = [staging.StagingArea(_SPECS, '/cpu:0') for _ in range(2)]
   for number, area in enumerate(areas):
