@@ -27,6 +27,7 @@ from impala.environments import process, protocol, registry
 from impala.networks import agent as agents
 
 _POLL_SECONDS = 0.1
+_LOST = re.compile('aborted by: (.*?):?$', re.MULTILINE)
 _NOT_FINITE = re.compile('(The loss|The gradient) : Tensor had')
 
 
@@ -195,9 +196,10 @@ def _watch(thread, pool, stream, reporter, signals, config):
     ) from thread.error
   several = config.task >= 0 and len(config.learner_hosts) > 1
   if isinstance(thread.error, tf.errors.OpError) and several:
+    lost = _LOST.search(str(thread.error))
+    reason = lost[1] if lost else disk.first_line(thread.error)
     raise protocol.UserError(
-      'Another learner is gone '
-      f'({disk.first_line(thread.error)}): start all learners again, and they '
+      f'Another learner is gone ({reason}): start all learners again, and they '
       'resume from the last checkpoint.'
     ) from thread.error
   if thread.error is not None:
