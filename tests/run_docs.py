@@ -19,6 +19,7 @@ _PAGES = (
   *sorted((_ROOT / 'docs').glob('*.md')),
 )
 _SHORT = '--total_environment_frames=2000 --test_num_episodes=4'
+_LONGEST_SECONDS = 1200  # Of a block, some of which install.
 _BLOCK = re.compile(
   r'^(?: *<!-- not run: (.+?) -->\n\n?)?( *)```sh\n(.*?)\n\2```$', re.M | re.S
 )
@@ -44,6 +45,7 @@ def run(page: pathlib.Path, folder: str) -> None:
         cwd=folder,
         env={**os.environ, 'FLAGS': _SHORT},
         check=True,
+        timeout=_LONGEST_SECONDS,
       )
 
 
@@ -56,8 +58,11 @@ def main() -> None:
     for page in _PAGES:
       try:
         run(_ROOT / page, folder)
-      except subprocess.CalledProcessError as error:
-        sys.exit(f'{page}: a command fails ({error.returncode}).')
+      except (
+        subprocess.CalledProcessError,
+        subprocess.TimeoutExpired,
+      ) as error:
+        sys.exit(f'{page}: {error}')
 
 
 if __name__ == '__main__':

@@ -245,6 +245,7 @@ def test_two_learners(cluster):
   assert learners[0].process.wait(90) == 1
   last = learners[0].output().splitlines()[-1]
   assert last.startswith('impala: Another learner is gone')
+  assert 'Graph execution error' not in last
   before = _frames(cluster.logdir)
   learners = [cluster('learner', task, hosts) for task in range(2)]
   _wait_for_frames(cluster.logdir, before + 1000)
@@ -278,6 +279,7 @@ def test_two_learners_of_which_one_is_frozen(cluster, frozen):
   for learner in learners:
     last = learner.output().splitlines()[-1]
     assert last.startswith('impala: Another learner is gone')
+    assert 'Graph execution error' not in last
   before = _frames(cluster.logdir)
   learners = [cluster('learner', task, hosts) for task in range(2)]
   _wait_for_frames(cluster.logdir, before + 1000, seconds=200)
