@@ -1,11 +1,11 @@
 """Trajectories over loopback: the service here beside TensorFlow's own RPC.
 
-A learner's process takes unrolls and stacks them to batches, as it does for the
-learner; an actor process sends them, `--unrolls_per_call` at a time, as many
-as its environments have finished. Both ways in turns, the learner's process on
-one core and the actor's on another. What is told is for one core of the
-learner: megabytes a second of its CPU time, and a second of wall time, which
-other work on the machine lowers. From the repository's root:
+A learner's process takes unrolls, stacks them to batches and stages these, as
+it does for the learner; an actor process sends them, `--unrolls_per_call` at a
+time, as many as its environments have finished. Both ways in turns, the
+learner's process on one core and the actor's on another. What is told is for
+one core of the learner: megabytes a second of its CPU time, and a second of
+wall time, which other work on the machine lowers. From the repository's root:
 
   python -m impala.benchmarks.transport
 """
@@ -22,7 +22,7 @@ import psutil
 import tensorflow as tf
 from absl import app, flags
 
-from impala import actor, actor_pool, batches
+from impala import actor, actor_pool, batches, staging
 from impala.benchmarks import machine
 from impala.distributed import client, codec, remote_pool
 from impala.environments import protocol
@@ -152,9 +152,13 @@ def learner_process(connection, way):
   pin(0)
   learner = WAYS[way][0]()
 
+  specs = batches.batch_specs(make_specs()[1], BATCH_SIZE)
+  area = staging.StagingArea(specs, '/cpu:0')
+
   def take():
     while True:
-      learner.take()
+      area.put(learner.take())
+      area.get()
 
   threading.Thread(target=take, daemon=True).start()
   connection.send(learner.address)

@@ -47,7 +47,9 @@ def make(network):
 
 
 def parameters(agent):
-  return codec.encode([v.read_value() for v in agent.trainable_variables])
+  return b''.join(
+    codec.encode([v.read_value() for v in agent.trainable_variables])
+  )
 
 
 def learner_process(connection, network):
@@ -100,7 +102,7 @@ def actor_process(connection, network):
       if fetched:
         fetches += 1
         for variable, value in zip(variables, decode(fetched), strict=True):
-          variable.assign(value)
+          tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
     connection.send((time.process_time() - began, fetches))
   os._exit(0)
 
@@ -191,7 +193,7 @@ class Network:
       'unroll_length': UNROLL_LENGTH,
       'update_batch': UPDATE_BATCH,
       'trajectory_bytes': codec.size(codec.encode(unroll)),
-      'parameter_bytes': codec.size(parameters(self._agent)),
+      'parameter_bytes': len(parameters(self._agent)),
     }
     self.measure(warm=True)
 

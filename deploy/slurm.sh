@@ -53,7 +53,7 @@ trap 'stopped=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=0 \
   bash -c 'task "$@"' task \
   .venv/bin/python experiment.py --num_learners="$LEARNERS" --num_envs=8 \
-  --insecure "$@" &
+  --inference_threads="$SLURM_CPUS_PER_TASK" --insecure "$@" &
 step=$!
 status=0
 wait "$step" || status=$?

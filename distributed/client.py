@@ -86,9 +86,8 @@ class LearnerClient:
     request = service_pb2.JoinRequest(
       task=self._task, signature=self._signature
     )
-    reply, _ = framing.unpack(
-      service_pb2.JoinReply,
-      self._persist(self._call_join, framing.pack(request)),
+    reply, _ = self._persist(
+      self._call_join, framing.pack(request), service_pb2.JoinReply
     )
     if reply.refusal:
       raise protocol.UserError(
@@ -128,22 +127,28 @@ class LearnerClient:
         size=codec.size(unroll),
         compressed=self._compress,
       )
-    message = framing.pack(request, itertools.chain.from_iterable(unrolls))
-    reply, parameters = framing.unpack(
-      service_pb2.ExchangeReply, self._persist(self._call_exchange, message)
+    reply, parameters = self._persist(
+      self._call_exchange,
+      framing.pack(request, itertools.chain.from_iterable(unrolls)),
+      service_pb2.ExchangeReply,
     )
     self._known = (reply.learner, reply.version)
     return reply.version, parameters
 
-  def _persist(self, call: Callable, message: bytes) -> bytes:
-    """Calls until there is an answer."""
+  def _persist(self, call: Callable, message: bytes, kind):
+    """Calls until there is an answer; returns it, and the bytes after it."""
     pause, told = _FIRST_PAUSE, False
     while True:
       try:
         reply = self._wait(call.future(message))
         if told:
           _log('The learner at %s answers again.', self._address)
-        return reply
+        return framing.unpack(kind, reply)
+      except ValueError as error:
+        raise protocol.UserError(
+          f'What is at {self._address} answers as no learner does ({error}): '
+          'give both the same version of this software.'
+        ) from error
       except grpc.RpcError as error:
         self._check(error)
         if not told:

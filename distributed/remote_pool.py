@@ -155,8 +155,9 @@ class RemotePool:
     self._server.close()
     print(f'{self.received} unrolls were received.')
 
-  def _join(self, data, _):
-    request, _ = framing.unpack(service_pb2.JoinRequest, data)
+  def _join(self, data, context):
+    with server.parsing(context):
+      request, _ = framing.unpack(service_pb2.JoinRequest, data)
     refusal = ''
     if request.signature != self._signature:
       refusal = (
@@ -167,22 +168,14 @@ class RemotePool:
     return framing.pack(service_pb2.JoinReply(refusal=refusal))
 
   def _exchange(self, data, context):
-    request, body = framing.unpack(service_pb2.ExchangeRequest, data)
+    with server.parsing(context):
+      request, body = framing.unpack(service_pb2.ExchangeRequest, data)
     if request.signature != self._signature:
       context.abort(
         grpc.StatusCode.FAILED_PRECONDITION, 'another agent: join first'
       )
-    if (
-      len(request.unrolls) > MAXIMUM_UNROLLS
-      or len(request.incarnation) > _LONGEST_NAME
-    ):
-      raise ValueError('Too many unrolls, or too long a name.')
-    updates = int(self._updates)
-    tensors = framing.split(body, [unroll.size for unroll in request.unrolls])
-    unrolls = [
-      (unroll.sequence, self._read(self._expand(unroll, data), updates))
-      for unroll, data in zip(request.unrolls, tensors, strict=True)
-    ]
+    with server.parsing(context):
+      unrolls = self._unrolls(request, body)
     incarnation = self._incarnation(request)
     try:
       with incarnation.lock:  # Of the same unrolls, sent twice, too.
@@ -196,10 +189,21 @@ class RemotePool:
       context.abort(grpc.StatusCode.UNAVAILABLE, 'the learner ends')
     return self._reply(request.learner, request.version)
 
-  def _expand(self, unroll, data):
-    if not unroll.compressed:
-      return data
-    return codec.decompress(data, self._read.maximum_bytes)
+  def _unrolls(self, request, body):
+    """Returns what was sent, each with its sequence number."""
+    if (
+      len(request.unrolls) > MAXIMUM_UNROLLS
+      or len(request.incarnation) > _LONGEST_NAME
+    ):
+      raise ValueError('Too many unrolls, or too long a name.')
+    updates = int(self._updates)
+    unrolls = []
+    tensors = framing.split(body, [unroll.size for unroll in request.unrolls])
+    for unroll, data in zip(request.unrolls, tensors, strict=True):
+      if unroll.compressed:
+        data = codec.decompress(data, self._read.maximum_bytes)
+      unrolls.append((unroll.sequence, self._read(data, updates)))
+    return unrolls
 
   def _incarnation(self, request):
     """Returns what is known of the sender, and takes note of its totals."""

@@ -321,6 +321,18 @@ def test_a_learner_that_comes_back(agent, pool):
     actor_side.close()
 
 
+def test_what_is_no_learner():
+  other = server.Server({'Join': lambda *_: b'no'}, 1000, 'localhost:0')
+  other.start()
+  actor_side = client.LearnerClient(other.address, 0, 'a')
+  try:
+    with pytest.raises(protocol.UserError, match='answers as no learner'):
+      actor_side.join()
+  finally:
+    actor_side.close()
+    other.close()
+
+
 def test_unrolls_that_fit_no_message(agent):
   def check(unroll_length):
     remote_pool.check_size(

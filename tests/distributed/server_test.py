@@ -26,9 +26,10 @@ def test_bytes_in_and_out(serve):
   assert call(b'abc', timeout=20) == b'cba'
 
 
-def test_a_value_error_refuses(serve):
-  def refuse(*_):
-    raise ValueError('It is the wrong one.')
+def test_what_cannot_be_parsed_is_refused(serve):
+  def refuse(_, context):
+    with server.parsing(context):
+      raise ValueError('It is the wrong one.')
 
   with pytest.raises(grpc.RpcError, match='the wrong one') as caught:
     serve(refuse)[1](b'', timeout=20)
