@@ -17,6 +17,7 @@ from impala import (
   learner,
   progress,
   structures,
+  time_shares,
   training_score,
 )
 
@@ -39,27 +40,6 @@ METRICS_FIELDS = (
 )
 EPISODES_FIELDS = ('level', 'return', 'length', 'environment_frames')
 _WINDOW = 100  # Episodes that means are taken over.
-
-
-def limiting_factor(
-  learner_wait: float,
-  actor_wait: float,
-  environment_wait: float,
-  inference_wait: float,
-) -> str:
-  """Says in one sentence what limits a run, from its shares of time."""
-  if actor_wait > learner_wait:
-    what = 'the learner'
-  elif inference_wait > environment_wait:
-    what = 'inference'
-  else:
-    what = 'the environments'
-  return (
-    f'Limited by {what}: the learner waited {learner_wait:.0%} of its time for '
-    f'batches; the actors spent {environment_wait:.0%} of theirs on '
-    f'environments, {inference_wait:.0%} on inference and {actor_wait:.0%} '
-    'waiting for the learner.'
-  )
 
 
 class Reporter:
@@ -214,7 +194,9 @@ class Reporter:
         **dict(
           zip(learner.Update._fields, np.mean(updates, axis=0), strict=True)
         ),
-        **self._shares(totals, self._totals, waiting, working, elapsed),
+        **time_shares.time_shares(
+          totals, self._totals, waiting, working, elapsed
+        ),
         'restarts': totals.restarts,
         **(self._score_of(ended) or {}),
       }
@@ -226,14 +208,14 @@ class Reporter:
 
   def limiting_factor(self) -> str:
     """Says what limited the whole run, since this process began."""
-    shares = self._shares(
+    shares = time_shares.time_shares(
       self._read_totals(),
       self._start_totals,
       self._all_waiting,
       self._all_working,
       time.monotonic() - self._began,
     )
-    return limiting_factor(
+    return time_shares.limiting_factor(
       **{name: shares[name] for name in shares if name.endswith('_wait')}
     )
 
@@ -247,20 +229,6 @@ class Reporter:
       self._metrics.close()
       self._episodes.close()
       self._summaries.close()
-
-  def _shares(self, totals, since, waiting, working, elapsed):
-    spent = actor_pool.Totals(
-      *(a - b for a, b in zip(totals, since, strict=True))
-    )
-    acting = max(elapsed * totals.actors, 1e-9)
-    # A wait counts when it ends, and may have begun before the interval did.
-    return {
-      'batch_fill': spent.batched_rows / max(spent.batches, 1),
-      'learner_wait': waiting / max(waiting + working, 1e-9),
-      'actor_wait': _share(spent.blocked_seconds, acting),
-      'environment_wait': _share(spent.environment_seconds, acting),
-      'inference_wait': _share(spent.inference_seconds, acting),
-    }
 
   def _score_of(self, ended):
     """The newest score of the suite that `ended` completes, if any."""
@@ -300,8 +268,3 @@ class Reporter:
       frames, self._total_frames, rate, mean_return, seconds_left
     )
     self._line.show(line, last)
-
-
-def _share(seconds, of):
-  # Remote actors that were restarted count from 0 again.
-  return min(max(seconds / of, 0.0), 1.0)

@@ -7,7 +7,14 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
-from impala import actor_pool, learner, progress, reporting, structures
+from impala import (
+  actor_pool,
+  learner,
+  progress,
+  reporting,
+  structures,
+  time_shares,
+)
 from impala.environments import protocol
 
 _CONTRACT = {
@@ -131,7 +138,7 @@ def test_rows_are_means_since_the_last(tmp_path, monkeypatch):
   assert [float(second[name]) for name in names] == [0.0, 0.5, 0.5]
   assert float(second['seconds']) == 15.0
   # Of the whole run: the learner waited 3 s of 12.
-  assert run.reporter.limiting_factor() == reporting.limiting_factor(
+  assert run.reporter.limiting_factor() == time_shares.limiting_factor(
     0.25, 0.2, 1 / 3, 2 / 30
   )
 
@@ -201,22 +208,6 @@ def test_resumes(tmp_path, monkeypatch):
   assert float(rows[-1]['episode_length']) == 20.0
   frames = [r['environment_frames'] for r in _read(tmp_path / 'episodes.csv')]
   assert frames == ['10', '20', '30']
-
-
-@pytest.mark.parametrize(
-  ('waits', 'limit'),
-  [
-    ((0.1, 0.8, 0.1, 0.1), 'the learner'),
-    ((0.8, 0.1, 0.6, 0.2), 'the environments'),
-    ((0.8, 0.1, 0.2, 0.6), 'inference'),
-    ((0.0, 0.0, 0.0, 0.0), 'the environments'),
-  ],
-)
-def test_limiting_factor(waits, limit):
-  sentence = reporting.limiting_factor(*waits)
-  assert sentence.startswith(f'Limited by {limit}: ')
-  for share in waits:
-    assert f'{share:.0%}' in sentence
 
 
 def test_progress_line(tmp_path, monkeypatch):
