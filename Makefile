@@ -68,7 +68,7 @@ build/cc/%_test_tsan: %_test.cc %.cc %.h
 	$(CC_TEST) -fsanitize=thread $< $*.cc -o $@
 
 # The same ops and tests, except for what is slow.
-bazel: $(VENV)/.installed
+bazel: build
 	bazel build //...
 	bazel test //...
 
