@@ -20,6 +20,10 @@ _SPEC = protocol.Spec((2,), 3, 'float32')
 _T = 4
 
 
+def _slow(value):
+  return pytest.param(value, marks=pytest.mark.slow)
+
+
 class _Agent(snt.Module):
   """Does anything; its steps last `seconds`."""
 
@@ -192,7 +196,7 @@ def test_level_that_never_starts_ends_the_run(make, warnings, name):
   assert len(warnings()) == actor_pool.MAX_FAILURES - 1
 
 
-@pytest.mark.parametrize('name', ['RaisesAtStep5', 'SleepsAtStep5'])
+@pytest.mark.parametrize('name', ['RaisesAtStep5', _slow('SleepsAtStep5')])
 def test_failure_before_a_trajectory_is_none_after_it(make, name):
   """Step 5 comes one step after the first trajectory."""
   pool = make(name, timeout=1.0)
@@ -257,7 +261,7 @@ def _closes(pool, seconds=10.0):
 
 # From before the first process is there, through tracing, to acting.
 @pytest.mark.parametrize('seconds', [0, 0.05, 0.2, 0.4, 0.8, 1.5])
-@pytest.mark.parametrize('lockstep', [False, True])
+@pytest.mark.parametrize('lockstep', [False, _slow(True)])
 def test_close_at_any_moment(make, seconds, lockstep):
   pool = make('Steady', 'Steady', lockstep=lockstep)
   time.sleep(seconds)
@@ -265,7 +269,13 @@ def test_close_at_any_moment(make, seconds, lockstep):
 
 
 @pytest.mark.parametrize(
-  'name', ['SleepsAtMake', 'HangsAtMake', 'SleepsAtReset', 'HangsAtStep5']
+  'name',
+  [
+    'SleepsAtMake',
+    _slow('HangsAtMake'),
+    _slow('SleepsAtReset'),
+    'HangsAtStep5',
+  ],
 )
 def test_close_while_an_environment_hangs(make, launcher, name):
   pool = make('Steady', name)
