@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from impala import actor
 from impala.distributed import (
   codec,
   framing,
@@ -18,13 +17,10 @@ from impala.distributed import (
   server,
   service_pb2,
 )
-from impala.environments import protocol
-from impala.networks import agent as agents
 
 pytestmark = pytest.mark.usefixtures('time_limit')
 TIME_LIMIT_SECONDS = 600
 
-_SPEC = protocol.Spec((2,), 3, 'float32')
 _REFUSED = {
   grpc.StatusCode.FAILED_PRECONDITION,
   grpc.StatusCode.INVALID_ARGUMENT,
@@ -50,16 +46,8 @@ _TOTALS = st.builds(
 class _Service:
   """A pool whose batches are taken, and a connection to it."""
 
-  def __init__(self):
-    agent = agents.make_agent('shallow', _SPEC)
-    self.pool = remote_pool.RemotePool(
-      actor.trajectory_specs(agent, _SPEC, unroll_length=3),
-      _SPEC.num_actions,
-      agent.trainable_variables,
-      tf.Variable(5, dtype=tf.int64),
-      batch_size=2,
-      address='localhost:0',
-    )
+  def __init__(self, pool):
+    self.pool = pool
     self.pool.start()
     self._taker = threading.Thread(target=self._take)
     self._taker.start()
@@ -150,8 +138,8 @@ class _Service:
 
 
 @pytest.fixture(scope='module')
-def running():
-  service = _Service()
+def running(make_pool):
+  service = _Service(make_pool(batch_size=2))
   yield service
   service.close()
 

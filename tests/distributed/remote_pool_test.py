@@ -17,29 +17,15 @@ from impala.distributed import (
   service_pb2,
 )
 from impala.environments import protocol
-from impala.networks import agent as agents
 
 pytestmark = pytest.mark.usefixtures('time_limit')
 
-_SPEC = protocol.Spec((2,), 3, 'float32')
 _TOTALS = actor_pool.Totals(2, 4, 10, 0.1, 0.2, 0.3, 1)
 
 
-@pytest.fixture(scope='module')
-def agent():
-  return agents.make_agent('shallow', _SPEC)
-
-
 @pytest.fixture
-def pool(agent):
-  pool = remote_pool.RemotePool(
-    actor.trajectory_specs(agent, _SPEC, unroll_length=3),
-    _SPEC.num_actions,
-    agent.trainable_variables,
-    tf.Variable(5, dtype=tf.int64),
-    batch_size=1,
-    address='localhost:0',
-  )
+def pool(make_pool):
+  pool = make_pool()
   pool.start()
   yield pool
   pool.close()
@@ -291,23 +277,20 @@ def test_the_end_of_the_learner_reaches_actors_that_wait(pool, connect):
   assert errors and not thread.is_alive()
 
 
-def test_a_learner_that_comes_back(agent, pool):
-  def start(address, updates):
-    learner = remote_pool.RemotePool(
-      pool.specs, 3, agent.trainable_variables,
-      tf.Variable(updates, dtype=tf.int64), 1, address,
-    )  # fmt: skip
+def test_a_learner_that_comes_back(make_pool, pool):
+  def start(address):
+    learner = make_pool(updates=9, address=address)
     learner.start()
     return learner
 
-  first = start('localhost:0', updates=9)
+  first = start('localhost:0')
   actor_side = client.LearnerClient(first.address, 0, first._signature)
   try:
     assert actor_side.exchange([], _TOTALS)[0] == 9
     first.close()
     thread, results = _later(actor_side.exchange, [_unroll(pool, 4)], _TOTALS)
     time.sleep(1.0)
-    second = start(first.address, updates=9)
+    second = start(first.address)
     try:
       assert int(_take(second, 1)[0].actor[0]) == 4
       thread.join(30)
@@ -344,3 +327,8 @@ def test_unrolls_that_fit_no_message(agent):
   check(20_000)
   with pytest.raises(protocol.UserError, match=r'2\.6 GB.*--unroll_length'):
     check(40_000)
+
+
+def test_an_address_that_is_taken(make_pool, pool):
+  with pytest.raises(OSError, match='cannot be listened at'):
+    make_pool(address=pool.address)

@@ -3,9 +3,7 @@ import types
 
 import grpc
 import pytest
-import tensorflow as tf
 
-from impala import actor
 from impala.distributed import (
   client,
   framing,
@@ -14,7 +12,6 @@ from impala.distributed import (
   tls,
 )
 from impala.environments import protocol
-from impala.networks import agent as agents
 
 
 def _config(**flags):
@@ -60,7 +57,7 @@ def test_files_for_tls(tmp_path):
     tls.channel_credentials(_config(**dict.fromkeys(names, missing)))
 
 
-def test_tls_takes_only_those_with_a_certificate(tmp_path):
+def test_tls_takes_only_those_with_a_certificate(make_pool, agent, tmp_path):
   def make(name, *signing):
     subprocess.run(
       [
@@ -86,13 +83,9 @@ def test_tls_takes_only_those_with_a_certificate(tmp_path):
       tls_key=str(tmp_path / f'{name}.key'),
     )
 
-  spec = protocol.Spec((2,), 3, 'float32')
-  agent = agents.make_agent('shallow', spec)
-  pool = remote_pool.RemotePool(
-    actor.trajectory_specs(agent, spec, 3), 3, agent.trainable_variables,
-    tf.Variable(0, dtype=tf.int64), 1, 'localhost:0',
-    tls.server_credentials(flags('learner'), 'localhost:0'),
-  )  # fmt: skip
+  pool = make_pool(
+    credentials=tls.server_credentials(flags('learner'), 'localhost:0')
+  )
   pool.start()
   try:
     signature = remote_pool.run_signature(pool.specs, agent.trainable_variables)
