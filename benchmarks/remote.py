@@ -3,10 +3,9 @@
 The same training as users run it: all in one process, and a learner with actor
 processes over loopback, which share the environments. They go on in turns of a
 few seconds, the others being stopped: what else the machine does falls on all
-alike. What is told is CPU milliseconds an agent step of all
-processes together, and frames a second, on the same cores. Smaller actor
-processes have smaller inference batches, which cost more by themselves. From
-the repository's root:
+alike. What is told is CPU milliseconds an agent step of all processes together,
+and frames a second, on the same cores. Smaller actor processes have smaller
+inference batches, which cost more by themselves. From the repository's root:
 
   python -m impala.benchmarks.remote
 """
@@ -96,7 +95,6 @@ class _Training:
       )
       for command in _commands(self._logdir, actor_processes)
     ]
-
     self._seconds = 0.0
 
   def warm_up(self):
